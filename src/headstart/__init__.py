@@ -1,0 +1,55 @@
+"""Headstart: labelled items in; an adapted model, honest evidence and an artifact that predicts without torch out.
+
+The public names load when they are first used, so that `import headstart` is quick, silent, and free of training code.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headstart.api.fit import fit
+    from headstart.api.use import check, embed, evaluate
+    from headstart.artifact.store import load
+    from headstart.errors import HeadstartError
+    from headstart.model.model import Model
+    from headstart.records import Dataset, Finding, Prediction, Sample
+
+_PLACES = {
+    "Dataset": "headstart.records",
+    "Finding": "headstart.records",
+    "HeadstartError": "headstart.errors",
+    "Model": "headstart.model.model",
+    "Prediction": "headstart.records",
+    "Sample": "headstart.records",
+    "check": "headstart.api.use",
+    "embed": "headstart.api.use",
+    "evaluate": "headstart.api.use",
+    "fit": "headstart.api.fit",
+    "load": "headstart.artifact.store",
+}
+
+__all__ = [
+    "Dataset",
+    "Finding",
+    "HeadstartError",
+    "Model",
+    "Prediction",
+    "Sample",
+    "check",
+    "embed",
+    "evaluate",
+    "fit",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'headstart' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

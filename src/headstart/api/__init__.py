@@ -1,0 +1,1 @@
+"""The doors from Python; the command line stands on them too."""

@@ -1,0 +1,167 @@
+"""What a fit found, as the plain values of report.json and of `fit --json`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from headstart.api.evidence import Evidence, mistakes
+from headstart.config import FitSettings
+from headstart.data.duplicates import duplicate_groups
+from headstart.errors import HeadstartError
+from headstart.features import FeatureTable
+from headstart.features.prefix import Prefix
+from headstart.preprocess.image import thumbnail_data_uri
+from headstart.records import Dataset, Finding, Splits
+from headstart.select.floor import Floor, question
+from headstart.select.geometry import GeometryChoice
+
+NUM_MISTAKES = 12
+# A scatter of more points than this shows no more.
+MAX_POINTS = 2_000
+MAX_ITEMS_TOLD = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """Everything a fit decided, before it is written down."""
+
+    settings: FitSettings
+    dataset: Dataset
+    prefix: Prefix
+    table: FeatureTable
+    geometry: GeometryChoice
+    flips: list[dict[str, Any]]
+    findings: list[Finding]
+    splits: Splits
+    floor: Floor
+    evidence: Evidence
+
+
+def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
+    """Write a fit down.
+
+    Args:
+        story: what it decided.
+        seconds: by step, so far, and their total.
+
+    Returns:
+        The content of report.json.
+    """
+    info, evaluation = story.prefix.spec.info, story.evidence.evaluation.as_report()
+    evaluation["temperature"] = float(story.floor.calibration.temperatures[0])
+    evaluation["mistakes"] = [
+        {**wrong, "thumbnail": _thumbnail(story.dataset, wrong["item"])}
+        for wrong in mistakes(story.evidence, story.dataset, story.floor.labels, count=NUM_MISTAKES)
+    ]
+    if story.dataset.task == "value":
+        evaluation["predictions_vs_targets"] = _points(story)
+    if story.evidence.without_leaks is not None:
+        evaluation["without_leaks"] = story.evidence.without_leaks.as_json() | {"leaks": story.evidence.num_leaks}
+    return {
+        "format": 1,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "headstart_version": version("headstart"),
+        "summary": _summary(story, seconds),
+        "data": {
+            "source": story.dataset.source,
+            "classes": _classes(story),
+            "split": story.splits.origin,
+            "findings": [asdict(_shortened(finding)) for finding in story.findings],
+        },
+        "backbone": info.as_json()
+        | {"blocks": [asdict(b) | {"parameters": b.num_parameters, "frozen": True} for b in info.blocks]},
+        "preprocess": story.table.preprocess.as_json(),
+        "choices": _choices(story),
+        "evaluation": evaluation,
+        "seconds": {step: round(value, 3) for step, value in seconds.items()},
+        "warnings": warnings(story),
+    }
+
+
+def warnings(story: Story) -> list[str]:
+    """What a user must hear, in words."""
+    told = [f"{finding.message} Mend: {finding.mend}" for finding in story.findings if finding.severity != "info"]
+    told += story.evidence.evaluation.warnings
+    told += story.table.notes
+    if story.prefix.spec.why_torch:
+        told.append(f"the backbone runs on torch, not compiled: {story.prefix.spec.why_torch}")
+    clean = story.evidence.without_leaks
+    if clean is not None:
+        name = next(iter(clean.metrics))
+        told.append(
+            f"{story.evidence.num_leaks} test items have copies in train: {name} {story.evidence.evaluation.metrics[name]:.3f} "
+            f"with them, {clean.metrics[name]:.3f} on the {clean.num_items} others."
+        )
+    return told
+
+
+def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
+    table, floor = story.table, story.floor
+    evaluation = story.evidence.evaluation
+    groups = set(story.splits.groups.values()) - {sample.group for sample in story.dataset.samples}
+    steps = ("read", "features", "check", "head", "tune", "evaluate", "report", "total")
+    return {
+        "artifact": "",
+        "modality": story.dataset.modality,
+        "task": story.dataset.task,
+        "backbone": story.prefix.spec.info.name,
+        "strategy": "extract",
+        "labels": list(floor.labels),
+        "counts": {
+            "train": len(story.splits.train),
+            "test": len(story.splits.test),
+            "unreadable": len(table.failures),
+            "duplicate_groups": max(len(groups), len(duplicate_groups(table.hashes))),
+        },
+        "test": evaluation.as_json(),
+        "floor": {"head": floor.head.kind, "cv_accuracy": floor.choice.chosen.cv_accuracy},
+        "majority_accuracy": evaluation.majority["accuracy"] if evaluation.majority else None,
+        "gate": {"tried": [], "kept": "extract", "reason": "the exact head on frozen features; no tuned strategy was tried"},
+        "seconds": {step: round(seconds.get(step, 0.0), 3) for step in steps},
+        "items_per_second": round((table.hits + table.misses) / max(table.seconds, 1e-9), 1),
+        "cache": {"hits": table.hits, "misses": table.misses},
+        "warnings": warnings(story),
+    }
+
+
+def _choices(story: Story) -> list[dict[str, Any]]:
+    geometry = story.geometry
+    asked = question("image geometry", geometry.preprocess.geometry, geometry.reason, geometry.trials)
+    return [asked, *story.flips, *story.floor.choices]
+
+
+def _classes(story: Story) -> list[dict[str, Any]]:
+    train, test = (
+        Counter(label for id_ in ids for label in story.dataset.by_id[id_].labels)
+        for ids in (story.splits.train, story.splits.test)
+    )
+    return [{"label": label, "train": train[label], "test": test[label]} for label in story.dataset.labels]
+
+
+def _points(story: Story) -> list[list[float]]:
+    step = -(-len(story.evidence.ids) // MAX_POINTS)
+    return [
+        [float(story.dataset.by_id[id_].value or 0.0), float(row[0])]
+        for id_, row in list(zip(story.evidence.ids, story.evidence.answers, strict=True))[::step]
+    ]
+
+
+def _thumbnail(dataset: Dataset, id_: str) -> str | None:
+    try:
+        return thumbnail_data_uri(dataset.by_id[id_].item)
+    except HeadstartError:  # the item vanished since; its mistake is still worth naming
+        return None
+
+
+def _shortened(finding: Finding) -> Finding:
+    return Finding(
+        kind=finding.kind,
+        severity=finding.severity,
+        items=finding.items[:MAX_ITEMS_TOLD],
+        message=finding.message,
+        mend=finding.mend,
+    )

@@ -1,0 +1,188 @@
+"""What the model is worth: the test items, read once; or repeated cross-validation where there are too few to hold out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from headstart.config import FitSettings
+from headstart.data.folds import cross_validation_folds
+from headstart.data.targets import encode_targets
+from headstart.evidence.evaluate import evaluate_multi, evaluate_repeated, evaluate_single, evaluate_value
+from headstart.evidence.evaluation import Evaluation
+from headstart.features import FeatureTable
+from headstart.records import Dataset, Splits
+from headstart.select.floor import Floor, find_floor
+
+NUM_FOLDS = 5
+MOST_REPEATS = 5
+# Repeats make a small sample's estimate steadier; a large one's is steady, and a repeat of it takes long.
+REPEATED_ITEMS = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """An evaluation, and the answers it rests on."""
+
+    evaluation: Evaluation
+    ids: tuple[str, ...]
+    answers: np.ndarray
+    """(N, K) float64: calibrated answers to `ids`, by models that did not learn from them."""
+    without_leaks: Evaluation | None = None
+    """The same on the test items of which no copy is in train, where the data's own split has such copies."""
+    num_leaks: int = 0
+
+
+def gather_evidence(table: FeatureTable, dataset: Dataset, splits: Splits, floor: Floor, *, settings: FitSettings) -> Evidence:
+    """Evaluate on the test split, or by repeated cross-validation where there is none.
+
+    Args:
+        table: features.
+        dataset: the samples.
+        splits: who trained and who tests.
+        floor: the head, fitted on train.
+        settings: seed, balance.
+
+    Returns:
+        The evidence.
+    """
+    majority = _majority(dataset, splits)
+    if not splits.test:
+        return _cross_validate(table, dataset, splits, floor.labels, majority, settings)
+    ids = splits.test
+    answers = floor.answers(table.features(floor.block, ids), dataset.task)
+    evaluation = evaluate(dataset, ids, answers, floor, seed=settings.seed, majority=majority)
+    clean = _without_leaks(dataset, splits)
+    if len(clean) in {0, len(ids)}:
+        return Evidence(evaluation=evaluation, ids=ids, answers=answers)
+    rows = [row for row, id_ in enumerate(ids) if id_ in clean]
+    kept = [ids[row] for row in rows]
+    return Evidence(
+        evaluation=evaluation,
+        ids=ids,
+        answers=answers,
+        without_leaks=evaluate(dataset, kept, answers[rows], floor, seed=settings.seed, majority=majority),
+        num_leaks=len(ids) - len(clean),
+    )
+
+
+def evaluate(
+    dataset: Dataset,
+    ids: Sequence[str],
+    answers: np.ndarray,
+    floor: Floor,
+    *,
+    seed: int,
+    majority: str | None,
+    basis: str | None = None,
+) -> Evaluation:
+    """Evaluate calibrated answers to some items, whatever the task.
+
+    Args:
+        dataset: the samples.
+        ids: of N samples the model did not learn from.
+        answers: (N, K) float64.
+        floor: for labels and thresholds.
+        seed: of the bootstrap.
+        majority: the train majority class.
+        basis: what the numbers rest on, in words.
+
+    Returns:
+        The evaluation.
+    """
+    truth = encode_targets(dataset, ids, floor.labels)
+    match dataset.task:
+        case "single":
+            return evaluate_single(answers, truth, floor.labels, seed=seed, majority=majority, basis=basis)
+        case "multi":
+            thresholds = floor.calibration.thresholds
+            return evaluate_multi(answers, truth > 0.5, floor.labels, seed=seed, thresholds=thresholds, basis=basis)
+        case "value":
+            return evaluate_value(answers[:, 0], truth, seed=seed, basis=basis)
+
+
+def _majority(dataset: Dataset, splits: Splits) -> str | None:
+    if dataset.task != "single":
+        return None
+    return Counter(dataset.by_id[id_].labels[0] for id_ in splits.train).most_common(1)[0][0]
+
+
+def _without_leaks(dataset: Dataset, splits: Splits) -> set[str]:
+    """Test items that share no group of copies with train; a group of the user's own is no copy."""
+    own = {sample.id: sample.group for sample in dataset.samples}
+    trained = {splits.groups[id_] for id_ in splits.train if id_ in splits.groups and splits.groups[id_] != own[id_]}
+    return {id_ for id_ in splits.test if splits.groups.get(id_) not in trained}
+
+
+def _cross_validate(
+    table: FeatureTable,
+    dataset: Dataset,
+    splits: Splits,
+    labels: tuple[str, ...],
+    majority: str | None,
+    settings: FitSettings,
+) -> Evidence:
+    """Everything that was chosen on all items is chosen again within each fold's train part."""
+    ids = splits.train
+    repeats = max(1, min(MOST_REPEATS, REPEATED_ITEMS // len(ids)))
+    folds = cross_validation_folds(
+        dataset, ids, seed=settings.seed, groups=splits.groups, num_folds=min(NUM_FOLDS, len(ids)), num_repeats=repeats
+    )
+    answers = np.full((repeats, len(ids), max(len(labels), 1)), np.nan)
+    floors: list[Floor] = []
+    for repeat in range(repeats):
+        for fold in range(int(folds[repeat].max()) + 1):
+            held = np.flatnonzero(folds[repeat] == fold)
+            if not len(held):
+                continue
+            learning = tuple(ids[row] for row in np.flatnonzero(folds[repeat] != fold))
+            part = replace(splits, train=learning)
+            floors.append(find_floor(table, dataset, part, labels, balance=settings.balance, seed=settings.seed + repeat))
+            features = table.features(floors[-1].block, [ids[row] for row in held])
+            answers[repeat, held] = floors[-1].answers(features, dataset.task)
+    tested = np.flatnonzero(np.isfinite(answers).all(axis=(0, 2)))
+    kept, answers = tuple(ids[row] for row in tested), answers[:, tested]
+    times = f", repeated {repeats} times" if repeats > 1 else ""
+    basis = f"{NUM_FOLDS}-fold cross-validation{times} over {len(kept)} items: an estimate, no separate test set"
+    mean = answers.mean(axis=0)
+    if dataset.task == "single":
+        truth = encode_targets(dataset, kept, labels)
+        evaluation = evaluate_repeated(
+            [(each, truth) for each in answers], labels, seed=settings.seed, majority=majority, basis=basis
+        )
+    else:
+        evaluation = evaluate(dataset, kept, mean, floors[0], seed=settings.seed, majority=None, basis=basis)
+    return Evidence(evaluation=evaluation, ids=kept, answers=mean)
+
+
+def mistakes(evidence: Evidence, dataset: Dataset, labels: tuple[str, ...], *, count: int) -> list[dict[str, Any]]:
+    """The most confident mistakes.
+
+    Args:
+        evidence: answers to items.
+        dataset: the samples.
+        labels: in the answers' order.
+        count: how many at most.
+
+    Returns:
+        item, label, predicted and probability of each, surest first.
+    """
+    if dataset.task != "single":
+        return []
+    truth = encode_targets(dataset, evidence.ids, labels)
+    said = evidence.answers.argmax(axis=1)
+    sure = evidence.answers.max(axis=1)
+    wrong = sorted(np.flatnonzero(said != truth), key=lambda row: -sure[row])[:count]
+    return [
+        {
+            "item": evidence.ids[row],
+            "label": labels[truth[row]],
+            "predicted": labels[said[row]],
+            "probability": round(float(sure[row]), 4),
+        }
+        for row in wrong
+    ]

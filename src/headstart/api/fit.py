@@ -1,0 +1,232 @@
+"""The story: labelled items in; an adapted, evaluated, saved model out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headstart.api.content import Story, tell
+from headstart.api.evidence import Evidence, gather_evidence
+from headstart.api.views import add_flips
+from headstart.api.writing import write_artifact
+from headstart.artifact.store import load
+from headstart.backbones import locate
+from headstart.config import FitSettings
+from headstart.data.checks import find_problems, raise_if_fatal
+from headstart.data.duplicates import NEAR_DUPLICATE_THRESHOLD, duplicate_groups, near_duplicate_groups
+from headstart.data.folds import needs_cross_validation
+from headstart.data.rows import ReadOptions
+from headstart.data.source import read_with_findings
+from headstart.data.split import split
+from headstart.data.targets import labels_in
+from headstart.features import FeatureTable, compile_prefix, extract
+from headstart.model.model import Model, cannot_write, check_replaceable, move_into_place
+from headstart.records import Dataset, Finding, Splits
+from headstart.select.floor import find_floor
+from headstart.select.geometry import choose_geometry
+
+# Comparing every pair grows with the square of the items: a minute at this number on two cores.
+MAX_NEAR_DUPLICATE_ITEMS = 50_000
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a step, the items done, and all items."""
+
+
+@dataclass
+class Clock:
+    """Seconds by step."""
+
+    started: float = field(default_factory=time.perf_counter)
+    _ended: dict[str, float] = field(default_factory=dict)
+    _running: tuple[str, float] = ("", 0.0)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a step; the same name adds up."""
+        self._running = name, time.perf_counter()
+        yield
+        self._ended = self.seconds()
+        self._running = "", 0.0
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each step so far, and their total."""
+        name, began = self._running
+        now = time.perf_counter()
+        so_far = dict(self._ended)
+        if name:
+            so_far[name] = so_far.get(name, 0.0) + now - began
+        return so_far | {"total": now - self.started}
+
+
+def fit(
+    data: Any,  # noqa: ANN401 - a path or any labelled data in memory
+    *,
+    out: str | Path | None = None,
+    test: Any = None,  # noqa: ANN401 - as data
+    progress: Progress | None = None,
+    **options: Any,  # noqa: ANN401 - the options of FitSettings
+) -> Model:
+    """Adapt a pretrained network to labelled items, evaluate it, and save it.
+
+    Args:
+        data: a folder per class, a table, an archive; or pairs of item and label, arrays, a frame, a `Dataset`.
+        out: where the model's folder goes; None keeps it in a temporary folder until `model.save(path)`.
+        test: a second source whose items are the test split.
+        progress: told of the items done in each step.
+        **options: any of `FitSettings`: backbone, balance, seed, …
+
+    Returns:
+        The saved model, opened: its `report`, and `predict`.
+
+    Raises:
+        HeadstartError: if the data, an option, the backbone or the place to write to cannot be used; nothing is then
+            left half-written, and the feature store keeps what was computed.
+    """
+    settings = FitSettings.from_options(options)
+    clock = Clock()
+    with _workplace(out) as folder:
+        with clock.step("read"):
+            reading = read_with_findings(data, _read_options(settings), test=test)
+            dataset = reading.dataset
+            source = locate(settings.backbone, modality=dataset.modality)
+        with clock.step("features"):
+            prefix = compile_prefix(source, image_size=settings.image_size).wait()
+            told = _narrator(progress, "features")
+            geometry = choose_geometry(prefix, dataset, geometry=settings.geometry, seed=settings.seed, progress=None)
+            table = extract(prefix, geometry.preprocess, dataset.samples, progress=told)
+        with clock.step("check"):
+            near = _near_duplicates(table)
+            findings = check_dataset(dataset, table, near, reading.findings)
+            raise_if_fatal(findings)
+            splits = _split(dataset, table, near, geometry.asked, settings.seed)
+            labels = labels_in(dataset, splits.train)
+        with clock.step("features"):
+            table, flips = add_flips(table, prefix, dataset, splits, settings=settings, progress=told)
+        with clock.step("head"):
+            floor = find_floor(table, dataset, splits, labels, balance=settings.balance, seed=settings.seed)
+        with clock.step("evaluate"):
+            evidence: Evidence = gather_evidence(table, dataset, splits, floor, settings=settings)
+        with clock.step("report"):
+            story = Story(
+                settings=settings,
+                dataset=dataset,
+                prefix=prefix,
+                table=table,
+                geometry=geometry,
+                flips=flips,
+                findings=findings,
+                splits=splits,
+                floor=floor,
+                evidence=evidence,
+            )
+            write_artifact(folder, story, lambda: tell(story, clock.seconds()))
+        model = _open_in_place(folder, out)
+    return model
+
+
+def check_dataset(
+    dataset: Dataset, table: FeatureTable, near: list[tuple[str, ...]], noticed: tuple[Finding, ...]
+) -> list[Finding]:
+    """Everything that is wrong with the data, what reading noticed included.
+
+    Args:
+        dataset: as read.
+        table: features of its items, with the failures.
+        near: groups of near duplicates.
+        noticed: findings of reading.
+
+    Returns:
+        Findings, errors first.
+    """
+    found = find_problems(
+        dataset,
+        hashes=table.hashes,
+        unreadable=table.failures,
+        near_duplicates=near,
+        threshold=NEAR_DUPLICATE_THRESHOLD,
+    )
+    order = {"error": 0, "warning": 1, "info": 2}
+    return sorted([*noticed, *found], key=lambda finding: order[finding.severity])
+
+
+def _read_options(settings: FitSettings) -> ReadOptions:
+    return ReadOptions(
+        modality=settings.modality,
+        task=settings.task,
+        item_column=settings.item_column,
+        label_column=settings.label_column,
+        group_column=settings.group_column,
+        split_column=settings.split_column,
+        merge_labels=dict(settings.merge_labels) or None,
+    )
+
+
+def _narrator(progress: Progress | None, step: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(step, done, total)
+
+
+def _near_duplicates(table: FeatureTable) -> list[tuple[str, ...]]:
+    if not 1 < len(table.ids) <= MAX_NEAR_DUPLICATE_ITEMS:
+        return []
+    return near_duplicate_groups(table.ids, table.features("last"))
+
+
+def _split(dataset: Dataset, table: FeatureTable, near: list[tuple[str, ...]], asked: frozenset[str], seed: int) -> Splits:
+    """The data's own split, a random one, or, where the data are too few for either, all of it for cross-validation."""
+    groups = {id_: f"duplicates {index + 1}" for index, ids in enumerate(duplicate_groups(table.hashes)) for id_ in ids}
+    groups |= {id_: f"alike {index + 1}" for index, ids in enumerate(near) for id_ in ids}
+    exclude = frozenset(table.failures)
+    own = any(sample.split in {"test", "valid"} for sample in dataset.samples)
+    pinned = frozenset() if own else asked
+    splits = split(dataset, seed=seed, groups=groups, pinned_train=pinned, exclude=exclude)
+    if own and splits.test:
+        return splits
+    reason = needs_cross_validation(dataset, table.ids) or ("" if splits.test else "no item can be held out")
+    if not reason:
+        return splits
+    return Splits(
+        train=(*splits.train, *splits.valid, *splits.test), groups=splits.groups, origin=f"cross-validation: {reason}"
+    )
+
+
+@contextmanager
+def _workplace(out: str | Path | None) -> Iterator[Path]:
+    """OUT.partial while the fit runs, gone if it fails; or a temporary folder."""
+    if out is None:
+        folder = Path(tempfile.mkdtemp(prefix="headstart-"))
+    else:
+        target = Path(out)
+        check_replaceable(target)
+        folder = target.with_name(target.name + ".partial")
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise cannot_write(target, error) from error
+    try:
+        yield folder
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise cannot_write(folder, error) from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _open_in_place(folder: Path, out: str | Path | None) -> Model:
+    if out is None:
+        model = load(folder)
+        weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+        return model
+    load(folder)
+    move_into_place(folder, Path(out))
+    return load(Path(out))

@@ -1,0 +1,58 @@
+"""Spending the budget: mirrored views of every item, kept if they pay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headstart.config import FitSettings
+from headstart.features import FeatureTable, extract
+from headstart.features.extract import FLIPPED, PLAIN, Progress
+from headstart.features.prefix import Prefix
+from headstart.records import Dataset, Splits
+from headstart.select.floor import question
+from headstart.select.geometry import contestants
+from headstart.select.trial import better, hold_trial
+
+# Where everything came from the store there is no rate to go by: items a second of a slow machine.
+CAUTIOUS_RATE = 20.0
+
+
+def add_flips(
+    table: FeatureTable,
+    prefix: Prefix,
+    dataset: Dataset,
+    splits: Splits,
+    *,
+    settings: FitSettings,
+    progress: Progress | None,
+) -> tuple[FeatureTable, list[dict[str, Any]]]:
+    """Add the mirrored picture's features where the budget allows and cross-validation within train is for it.
+
+    Args:
+        table: features of the items as they are.
+        prefix: that made them.
+        dataset: the samples.
+        splits: who trains.
+        settings: with the budget.
+        progress: told of the items done.
+
+    Returns:
+        The table to go on with, and the question asked, for the report.
+    """
+    rate = table.misses / table.seconds if table.misses > table.hits else CAUTIOUS_RATE
+    items = contestants(dataset, splits.train, splits.groups)
+    if settings.budget_seconds < len(table.ids) / rate or items is None:
+        return table, []
+    samples = [dataset.by_id[id_] for id_ in table.ids]
+    both = extract(prefix, table.preprocess, samples, views=(PLAIN, FLIPPED), progress=progress)
+    widths = table.spec.widths("multi")
+    plain, mirrored = (
+        hold_trial(name, given.features("multi", splits.train), widths, items, seed=settings.seed)
+        for name, given in (("as they are", table), ("with their mirror images", both))
+    )
+    wins, told = better(mirrored, plain)
+    asked = question("views", mirrored.name if wins else plain.name, told, (plain, mirrored))
+    if not wins:
+        return table, [asked]
+    kept = {"failures": table.failures, "hashes": table.hashes, "hits": table.hits, "misses": table.misses}
+    return FeatureTable(**{**both.__dict__, **kept}), [asked]

@@ -1,0 +1,155 @@
+"""Making a saved model of a fit: one network, its evidence, and the proof that they belong together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save as save_tensors
+
+from headstart.api.content import Story
+from headstart.artifact.graph import Answer, assemble
+from headstart.artifact.store import ANSWER_TOLERANCE, NETWORK, NUM_GOLDEN, SELF_TEST, make_self_test, write
+from headstart.data.split import write_splits_csv
+from headstart.errors import BackboneError, HeadstartError
+from headstart.features.extract import FLIPPED
+from headstart.inference import open_session
+from headstart.model.manifest import FORMAT, Manifest
+from headstart.records import Sample
+from headstart.report.card import model_card
+from headstart.report.page import render_report
+
+# Test items that the saved network must answer as the evaluated head did.
+NUM_COMPARED = 4
+
+
+def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]]) -> None:
+    """Write the model's folder.
+
+    Args:
+        folder: exists, and nobody reads it yet.
+        story: what the fit decided.
+        tell: gives the content of report.json; called after the page is made, so that it knows how long that took.
+
+    Raises:
+        BackboneError: if the network could not be compiled, and so cannot predict without torch.
+    """
+    network = _network(story)
+    session = open_session(network, num_threads=1)
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        return session.run(None, {"pixels": batch})[0]
+
+    _compare(story, run)
+    page = render_report(tell())
+    content = tell()
+    write_splits_csv(folder / "splits.csv", story.dataset, story.splits)
+    write(
+        folder,
+        _manifest(story, content),
+        {
+            NETWORK: network,
+            SELF_TEST: make_self_test(story.table.preprocess, [sample.item for sample in _golden(story)], run),
+            "head.safetensors": _head_tensors(story),
+            "report.json": json.dumps(content, ensure_ascii=False, indent=1).encode(),
+            "report.html": page.encode(),
+            "README.md": model_card(content).encode(),
+            "splits.csv": (folder / "splits.csv").read_bytes(),
+        },
+    )
+
+
+def _network(story: Story) -> bytes:
+    path, floor, spec = story.prefix.model_path, story.floor, story.prefix.spec
+    if path is None:
+        raise BackboneError(
+            f"backbone {spec.info.name!r} could not be compiled, so no model of it can predict without torch: {spec.why_torch}",
+            expected="a backbone that ONNX can express.",
+            mend="choose another backbone; `headstart embed` and headstart.features.extract work with this one.",
+        )
+    answer = Answer(
+        width=spec.width,
+        columns=spec.columns(floor.block),
+        flips=FLIPPED in story.table.views,
+        head=floor.head,
+        temperatures=floor.calibration.temperatures,
+        task=story.dataset.task,
+    )
+    return assemble(path, answer)
+
+
+def _compare(story: Story, run: Callable[[np.ndarray], np.ndarray]) -> None:
+    """The saved network must answer as the head did on the features that were evaluated."""
+    ids = [id_ for id_ in (*story.splits.test, *story.splits.train)[:NUM_COMPARED]]
+    wanted = story.floor.answers(story.table.features(story.floor.block, ids), story.dataset.task)
+    preprocess = story.table.preprocess
+    for id_, row in zip(ids, wanted, strict=True):
+        try:
+            answer = run(preprocess(story.dataset.by_id[id_].item, name=id_)[None])[0]
+        except HeadstartError:
+            continue  # the item vanished while the fit ran; the others are compared
+        worst = float(np.abs(answer - row).max()) / max(1.0, float(np.abs(row).max()))
+        if not worst <= ANSWER_TOLERANCE:
+            raise RuntimeError(f"the saved network answers otherwise than the evaluated head, by {worst:.1e}, on {id_}")
+
+
+def _golden(story: Story) -> list[Sample]:
+    """Readable train items, spread over the set."""
+    ids = story.splits.train
+    spread = [ids[len(ids) * part // NUM_GOLDEN] for part in range(NUM_GOLDEN)]
+    golden = []
+    for id_ in dict.fromkeys(spread):
+        sample = story.dataset.by_id[id_]
+        try:
+            story.table.preprocess.pixels(sample.item, name=id_)
+        except HeadstartError:
+            continue  # vanished since; one golden item fewer
+        golden.append(sample)
+    return golden
+
+
+def _head_tensors(story: Story) -> bytes:
+    head, calibration = story.floor.head, story.floor.calibration
+    return save_tensors(
+        {
+            "weight": np.ascontiguousarray(head.weight),
+            "bias": np.ascontiguousarray(head.bias),
+            "temperatures": np.ascontiguousarray(calibration.temperatures),
+            "thresholds": np.ascontiguousarray(calibration.thresholds),
+        }
+    )
+
+
+def _manifest(story: Story, content: dict[str, Any]) -> Manifest:
+    return Manifest(
+        format=FORMAT,
+        headstart_version=content["headstart_version"],
+        created=content["created"],
+        task=story.dataset.task,
+        modality=story.dataset.modality,
+        labels=story.floor.labels,
+        thresholds=tuple(float(value) for value in story.floor.calibration.thresholds),
+        preprocess=story.table.preprocess.as_json(),
+        backbone=story.prefix.spec.info.as_json(),
+        strategy="extract",
+        block=story.floor.block,
+        views=story.table.views,
+        settings=asdict(story.settings),
+        packages=_packages(),
+        files={},
+    )
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in ("headstart", "numpy", "onnxruntime", "pillow", "torch", "timm"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""Saved models: one folder, verified on opening."""

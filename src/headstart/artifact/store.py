@@ -1,0 +1,197 @@
+"""Saved models on disk: written whole or not at all, verified on opening, nothing in them is ever run as code."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from headstart import runtime
+from headstart.errors import ArtifactError
+from headstart.inference import open_session
+from headstart.model.manifest import Manifest
+from headstart.model.model import Model
+from headstart.preprocess.image import ImagePreprocess
+
+MANIFEST = "headstart.json"
+NETWORK = "model.onnx"
+SELF_TEST = "selftest.safetensors"
+NUM_GOLDEN = 3
+GOLDEN_SIDE = 320
+# Another build of Pillow may round a pixel differently, another processor a product; a wrong preprocess or network is off
+# by far more (a change of the channels' order: about 0.1 in probability, of the geometry: tens of levels).
+PIXEL_TOLERANCE = 2.0
+ANSWER_TOLERANCE = 2e-3
+
+
+def write(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """Write a saved model into a folder that nobody reads yet.
+
+    Args:
+        folder: exists.
+        manifest: its `files` are filled in here.
+        files: content by name.
+    """
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    complete = Manifest(**{**manifest.__dict__, "files": sums})
+    (folder / MANIFEST).write_text(complete.as_text(), encoding="utf-8")
+
+
+def replace_file(folder: Path, name: str, content: bytes) -> None:
+    """Replace one file of a saved model, and its checksum.
+
+    Args:
+        folder: of a saved model.
+        name: of the file.
+        content: the new content.
+
+    Raises:
+        ArtifactError: if the folder is no saved model, or cannot be written.
+    """
+    manifest = read_manifest(folder)
+    complete = Manifest(**{**manifest.__dict__, "files": {**manifest.files, name: hashlib.sha256(content).hexdigest()}})
+    runtime.atomic_write_bytes(folder / name, content, error=ArtifactError)
+    runtime.atomic_write_text(folder / MANIFEST, complete.as_text(), error=ArtifactError)
+
+
+def load(path: str | Path) -> Model:
+    """Open a saved model: compare checksums, replay the self-test.
+
+    Args:
+        path: the folder `fit` made.
+
+    Returns:
+        The model, ready to predict.
+
+    Raises:
+        ArtifactError: if it is no saved model, was changed, is of a newer format, or answers otherwise here.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    contents = {name: _verified(folder, name, sha256) for name, sha256 in manifest.files.items()}
+    report = json.loads(contents["report.json"])
+    session = open_session(contents[NETWORK], num_threads=1)
+    model = Model(folder=folder, manifest=manifest, session=session, report=report)
+    replay(model, contents[SELF_TEST])
+    return model
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read headstart.json of a folder.
+
+    Args:
+        folder: of a saved model.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ArtifactError: if there is none, or it cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        seen = "there is nothing there" if not folder.exists() else "it holds no headstart.json"
+        raise ArtifactError(
+            f"{folder} is no saved model: {seen}.",
+            expected="the folder that `headstart fit --out` made.",
+            mend="check the path.",
+        )
+    try:
+        return Manifest.from_text(path.read_text(encoding="utf-8"), where=str(folder))
+    except UnicodeDecodeError as error:
+        raise _changed(folder, MANIFEST) from error
+
+
+def _verified(folder: Path, name: str, sha256: str) -> bytes:
+    # A name with a path in it could reach outside of the folder.
+    if Path(name).name != name:
+        raise _changed(folder, name)
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder} lacks {name} ({error.strerror}).",
+            expected="every file that headstart.json lists.",
+            mend="copy the whole folder again from where it was made.",
+        ) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise _changed(folder, name)
+    return content
+
+
+def _changed(folder: Path, name: str) -> ArtifactError:
+    return ArtifactError(
+        f"{name} in {folder} is not what was saved: its sha256 differs.",
+        expected="every file as `headstart fit` wrote it.",
+        mend="copy the whole folder again from where it was made; after editing on purpose, fit again.",
+    )
+
+
+def make_self_test(preprocess: ImagePreprocess, items: Sequence[Any], run: Any) -> bytes:  # noqa: ANN401 - a callable
+    """Golden items with what they must become.
+
+    Args:
+        preprocess: the model's.
+        items: at most three; pictures are kept at no more than 320 pixels a side, losslessly.
+        run: (B, 3, S, S) float32 to (B, K) float32, the saved network.
+
+    Returns:
+        The bytes of selftest.safetensors: for each item its PNG, its pixels and its answer.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for index, item in enumerate(items[:NUM_GOLDEN]):
+        picture = preprocess.decode(item)
+        picture.thumbnail((GOLDEN_SIDE, GOLDEN_SIDE), Image.Resampling.BICUBIC)
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        pixels = preprocess.pixels(stream.getvalue())
+        tensors[f"item.{index}"] = np.frombuffer(stream.getvalue(), np.uint8)
+        tensors[f"pixels.{index}"] = pixels
+        tensors[f"answer.{index}"] = run(preprocess.normalise(pixels[None]))[0]
+    return save_tensors(tensors)
+
+
+def replay(model: Model, content: bytes) -> None:
+    """Put the golden items through preprocess and network again.
+
+    Args:
+        model: opened.
+        content: of selftest.safetensors.
+
+    Raises:
+        ArtifactError: if pixels or answers differ from those saved.
+    """
+    try:
+        tensors = load_tensors(content)
+    except SafetensorError as error:
+        raise _changed(model.folder, SELF_TEST) from error
+    for index in range(len(tensors) // 3):
+        pixels = model.preprocess.pixels(tensors[f"item.{index}"].tobytes(), name=f"golden item {index}")
+        saved = tensors[f"pixels.{index}"]
+        off = float(np.abs(pixels.astype(np.int16) - saved).mean()) if pixels.shape == saved.shape else float("inf")
+        if off > PIXEL_TOLERANCE:
+            raise _unfaithful(model.folder, f"golden item {index} becomes other pixels here (mean difference {off:.1f} levels)")
+        wanted = tensors[f"answer.{index}"]
+        answer = model.run(model.preprocess.normalise(saved[None]))[0]
+        worst = float(np.abs(answer - wanted).max()) / max(1.0, float(np.abs(wanted).max()))
+        if not worst <= ANSWER_TOLERANCE:
+            raise _unfaithful(model.folder, f"golden item {index} gets another answer here (off by {worst:.1e})")
+
+
+def _unfaithful(folder: Path, what: str) -> ArtifactError:
+    return ArtifactError(
+        f"{folder}: {what}.",
+        expected="the same pixels and answers as when the model was saved.",
+        mend="use the versions of onnxruntime and pillow that headstart.json lists under packages.",
+    )

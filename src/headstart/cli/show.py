@@ -1,0 +1,257 @@
+"""What the commands print: people get tables and a sentence, programs get one JSON object."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from headstart.cli.options import Shown
+from headstart.errors import SettingError
+from headstart.records import Finding, Prediction
+
+if TYPE_CHECKING:
+    from headstart.evidence.evaluation import Evaluation
+    from headstart.model.model import Model
+
+FORMATS = ("table", "csv", "json")
+MOST_WARNINGS = 8
+MOST_ITEMS = 5
+MOST_CHARACTERS = 220
+
+
+class Narrator:
+    """A progress bar on stderr with rate and time left, where a person is watching."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._quiet = quiet or not sys.stderr.isatty()
+
+    def __enter__(self) -> Narrator:
+        """Begin."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Show how far a step is."""
+        if self._quiet:
+            return
+        if self._bar is None:
+            self._bar = _progress_bar()
+            self._bar.start()
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name, total=total)
+        self._bar.update(self._tasks[name], completed=done, total=total)
+
+    def named(self, name: str) -> Callable[[int, int], None]:
+        """A progress function for one step."""
+        return lambda done, total: self.step(name, done, total)
+
+
+def _progress_bar() -> Any:  # noqa: ANN401 - rich is loaded only where it is shown
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Task as BarTask
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: BarTask) -> Text:
+            return Text(f"{task.speed:.0f}/s" if task.speed else "")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def show_fit(model: Model, out: Path, shown: Shown) -> None:
+    """Say how a fit ended."""
+    content = model.report.content
+    summary = content["summary"] | {"artifact": str(out)}
+    if shown.as_json:
+        _print_json(summary)
+        return
+    if shown.quiet:
+        return
+    from headstart.report.words import headline
+
+    seconds = summary["seconds"]
+    print_line(headline(content))
+    told = summary["warnings"]
+    for warning in told[:MOST_WARNINGS]:
+        print_line(f"  ! {_shortened(warning)}")
+    if len(told) > MOST_WARNINGS:
+        print_line(f"  ! {len(told) - MOST_WARNINGS} more in the report")
+    steps = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total" and value >= 0.05)
+    hits, misses = summary["cache"]["hits"], summary["cache"]["misses"]
+    print_line(f"  {seconds['total']:.1f} s ({steps}); {misses} items computed, {hits} from the cache")
+    print_line(f"  backbone {summary['backbone']}, head {summary['floor']['head']}, strategy {summary['strategy']}")
+    print_line(f"  report  {out / 'report.html'}")
+    print_line(f"  predict headstart predict {out} ITEM...")
+
+
+def _shortened(text: str) -> str:
+    """One line of a terminal or two; the report has the whole."""
+    line = _printable([text])[0]
+    return line if len(line) <= MOST_CHARACTERS else line[:MOST_CHARACTERS].rsplit(" ", 1)[0] + " … (see the report)"
+
+
+def check_format(name: str) -> str:
+    """Refuse an unknown output format.
+
+    Raises:
+        SettingError: if it is none of table, csv, json.
+    """
+    if name not in FORMATS:
+        raise SettingError(f"format is {name!r}.", expected=f"one of {', '.join(FORMATS)}.", mend="--format table")
+    return name
+
+
+def show_predictions(model: Model, predictions: list[Prediction], unreadable: dict[str, str], shown: str) -> None:
+    """Print predictions as a table, CSV or JSON."""
+    task = model.manifest.task
+    match shown:
+        case "json":
+            told: dict[str, Any] = {"predictions": [_as_json(prediction, task) for prediction in predictions]}
+            _print_json(told | ({"unreadable": unreadable} if unreadable else {}))
+        case "csv":
+            rows = csv.writer(sys.stdout, lineterminator="\n")
+            rows.writerow(["item", "value"] if task == "value" else ["item", "label", "probability"])
+            rows.writerows(_cells(prediction, task) for prediction in predictions)
+        case _:
+            _print_table(["item", "value"] if task == "value" else ["item", "label", "probability"], predictions, task)
+
+
+def _as_json(prediction: Prediction, task: str) -> dict[str, Any]:
+    if task == "value":
+        return {"item": prediction.item, "value": prediction.value, "outlier": prediction.outlier}
+    told: dict[str, Any] = {
+        "item": prediction.item,
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "probabilities": prediction.probabilities,
+        "set": list(prediction.set),
+        "outlier": prediction.outlier,
+    }
+    return told | ({"labels": list(prediction.labels)} if task == "multi" else {})
+
+
+def _cells(prediction: Prediction, task: str) -> list[str]:
+    match task:
+        case "value":
+            return [prediction.item, f"{prediction.value:.6g}"]
+        case "multi":
+            chosen = [f"{prediction.probabilities[label]:.4f}" for label in prediction.labels]
+            return [prediction.item, "|".join(prediction.labels), "|".join(chosen)]
+        case _:
+            return [prediction.item, str(prediction.label), f"{prediction.probability:.4f}"]
+
+
+def _print_table(columns: list[str], predictions: list[Prediction], task: str) -> None:
+    rows = [_printable(_cells(prediction, task)) for prediction in predictions]
+    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+    for row in [columns, *rows]:
+        print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _printable(cells: list[str]) -> list[str]:
+    """One line a row, and no control characters to the terminal, whatever a label holds."""
+    return ["".join(character if character.isprintable() else repr(character)[1:-1] for character in cell) for cell in cells]
+
+
+def show_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
+    """Print a saved model's score on new data."""
+    if as_json:
+        _print_json({"test": evaluation.as_json(), "basis": evaluation.basis, "warnings": list(evaluation.warnings)})
+        return
+    print_line(evaluation.basis)
+    for name, value in evaluation.metrics.items():
+        low, high = evaluation.intervals[name]
+        print_line(f"  {name:<24} {value:.4f}  [{low:.4f}, {high:.4f}]")
+    for warning in evaluation.warnings:
+        print_line(f"  ! {warning}")
+
+
+def show_findings(findings: list[Finding], *, as_json: bool) -> None:
+    """Print what is wrong with the data."""
+    if as_json:
+        keys = ("kind", "severity", "items", "message", "mend")
+        _print_json({"findings": [{key: getattr(finding, key) for key in keys} for finding in findings]})
+        return
+    if not findings:
+        print_line("nothing found: every item can be read, no copies, every class has enough items.")
+    for finding in findings:
+        print_line(f"{finding.severity} ({finding.kind}): {finding.message}")
+        for item in finding.items[:MOST_ITEMS]:
+            print_line(f"    {item}")
+        if len(finding.items) > MOST_ITEMS:
+            print_line(f"    … {len(finding.items)} in all")
+        print_line(f"  mend: {finding.mend}")
+
+
+def show_embedding(told: dict[str, Any], out: Path, shown: Shown) -> None:
+    """Say what was embedded."""
+    if shown.as_json:
+        _print_json(told | {"out": str(out)})
+        return
+    for item, reason in told["unreadable"].items():
+        sys.stderr.write(f"left out: {item}: {reason}\n")
+    if not shown.quiet:
+        print_line(f"{told['items']} vectors of {told['width']} numbers in {out} ({told['hits']} from the cache)")
+
+
+def show_backbones(*, as_json: bool) -> None:
+    """List backbones."""
+    from headstart.backbones.catalog import BUNDLED, DEFAULTS, PREFIXES
+    from headstart.features.compile import compiled
+
+    ready = compiled()
+    bundled = [
+        {"name": name, "modality": "image", "default": name in DEFAULTS.values(), "compiled": name in ready} for name in BUNDLED
+    ]
+    if as_json:
+        _print_json({"bundled": bundled, "compiled": sorted(ready), "by_name": [f"{prefix}…" for prefix in PREFIXES]})
+        return
+    for entry in bundled:
+        marks = [f", {word}" for word in ("default", "compiled") if entry[word]]
+        print_line(f"{entry['name']:<22} image  bundled{''.join(marks)}")
+    for name in sorted(ready - set(BUNDLED)):
+        print_line(f"{name:<22} image  compiled")
+    print_line("by name: timm:NAME (weights from the hub), file:PATH (a timm checkpoint), random:ARCH (untrained)")
+
+
+def show_cache(*, as_json: bool) -> None:
+    """Say what the cache holds."""
+    from headstart.features.store import cache_limit, info
+    from headstart.runtime import cache_root
+
+    kept = info(cache_root())
+    if as_json:
+        rows = [{"fingerprint": e.fingerprint, "describe": e.describe, "items": e.items, "bytes": e.bytes} for e in kept]
+        _print_json({"root": str(cache_root()), "limit_bytes": cache_limit(), "features": rows})
+        return
+    print_line(f"{cache_root()}, limit {megabytes(cache_limit())}")
+    for entry in kept:
+        words = " ".join(str(value) for value in entry.describe.values())
+        print_line(f"  {entry.fingerprint[:12]}  {entry.items:>8} items  {megabytes(entry.bytes):>10}  {words}")
+
+
+def megabytes(size: int) -> str:
+    """A size in words."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+def print_line(text: str) -> None:
+    """One line on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -1,0 +1,120 @@
+"""What a user can ask of `fit`, validated as soon as it is said."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, fields
+from typing import Any, get_args
+
+from headstart.errors import SettingError
+from headstart.records import Modality, Task
+
+MODALITIES = ("auto", *get_args(Modality))
+TASKS = ("auto", *get_args(Task))
+STRATEGIES = ("auto", "extract")
+BALANCES = ("auto", "weights", "none")
+HEADS = ("auto", "linear")
+GEOMETRIES = ("auto", "crop", "pad", "squash")
+_CHOICES = {
+    "modality": MODALITIES,
+    "task": TASKS,
+    "strategy": STRATEGIES,
+    "balance": BALANCES,
+    "head": HEADS,
+    "geometry": GEOMETRIES,
+}
+_UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """The options of `fit`; every one has a default that needs no thought.
+
+    Raises:
+        SettingError: if a value cannot work; it names the choices.
+    """
+
+    modality: str = "auto"
+    task: str = "auto"
+    backbone: str = "auto"
+    strategy: str = "auto"
+    balance: str = "auto"
+    """Whether classes weigh alike: 'weights', 'none', or 'auto', which asks the data where one class is ten times another."""
+    head: str = "auto"
+    geometry: str = "auto"
+    """How pictures become square: 'auto' asks cross-validation on a part of the data."""
+    image_size: int | None = None
+    """Side in pixels of the network's square input; None for the weights' own."""
+    budget: str | float | None = None
+    """Time to spend on doing better than the least, as '10m', '90s', '1h' or seconds; None for the least."""
+    seed: int = 0
+    item_column: str | None = None
+    label_column: str | None = None
+    group_column: str | None = None
+    split_column: str | None = None
+    merge_labels: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        for name, choices in _CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
+        if self.image_size is not None and not 32 <= self.image_size <= 1024:
+            raise SettingError(
+                f"image_size is {self.image_size!r}.",
+                expected="a number of pixels from 32 to 1024.",
+                mend="leave --image-size out for the size the weights were trained at.",
+            )
+        if self.seed < 0:
+            raise SettingError(f"seed is {self.seed}.", expected="a whole number, 0 or more.", mend="--seed 0")
+        _ = self.budget_seconds
+
+    @property
+    def budget_seconds(self) -> float:
+        """The budget in seconds; 0 where there is none."""
+        if self.budget is None:
+            return 0.0
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(self.budget))
+        if not found:
+            raise SettingError(
+                f"budget is {self.budget!r}.",
+                expected="a time such as 90s, 10m or 1h.",
+                mend="--budget 10m",
+            )
+        return float(found[1]) * _UNIT_SECONDS[found[2]]
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> FitSettings:
+        """Make settings from keyword options.
+
+        Args:
+            options: by name; None leaves the default.
+
+        Raises:
+            SettingError: if there is no such option, with the nearest name; or a value cannot work.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                raise SettingError(
+                    f"fit has no option {name!r}.",
+                    expected=f"one of {', '.join(names)}.",
+                    mend=f"did you mean {near[0]!r}?" if near else "leave it out.",
+                )
+        given = {name: value for name, value in options.items() if value is not None}
+        if isinstance(given.get("merge_labels"), dict):
+            given["merge_labels"] = tuple(given["merge_labels"].items())
+        return cls(**given)
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value in choices:
+        return
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    option = "--" + name.replace("_", "-")
+    raise SettingError(
+        f"{name} is {value!r}.",
+        expected=f"one of {', '.join(choices)}.",
+        mend=f"{option} {near[0] if near else choices[0]}",
+    )

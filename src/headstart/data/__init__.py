@@ -1,0 +1,1 @@
+"""Labelled data: reading it, finding what is wrong with it, splitting it."""

@@ -1,0 +1,207 @@
+"""Everything wrong with a dataset, found at once, before any training.
+
+`find_problems` is pure: what needs the items' bytes or features (hashes, decode failures, near duplicates) is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from headstart.data.class_checks import find_class_problems
+from headstart.data.duplicates import duplicate_groups
+from headstart.data.rows import count_of, name_some
+from headstart.errors import DataError
+from headstart.records import Dataset, Finding, Sample
+
+UNREADABLE_KINDS = {
+    "unreadable": "cannot be read",
+    "truncated": "cut short",
+    "empty": "of zero bytes",
+    "zero_size": "without width or height or length",
+    "bomb": "far larger, once decoded, than any real item",
+}
+"""What a reason may begin with, before a colon, and how a message words it."""
+
+_NUM_GROUPS_NAMED = 5
+
+
+def find_problems(
+    dataset: Dataset,
+    *,
+    hashes: Mapping[str, str] | None = None,
+    unreadable: Mapping[str, str] | None = None,
+    near_duplicates: Sequence[Sequence[str]] = (),
+    threshold: float | None = None,
+) -> list[Finding]:
+    """Find every problem of a dataset.
+
+    Args:
+        dataset: as read.
+        hashes: sample id → hex sha256 of its item's bytes; None where nobody computed them.
+        unreadable: sample id → why its item cannot be used, as in 'truncated: image file is truncated'; what stands before the
+            colon is one of UNREADABLE_KINDS, else the kind is 'unreadable'. These samples are left out of all counts.
+        near_duplicates: groups of ids whose features all but coincide.
+        threshold: the cosine those groups were found with, for the message.
+
+    Returns:
+        Findings, errors first, then warnings, then notes.
+    """
+    unreadable = unreadable or {}
+    hashes = {name: digest for name, digest in (hashes or {}).items() if name not in unreadable}
+    copies = duplicate_groups(hashes)
+    alike = [tuple(group) for group in near_duplicates if len({hashes.get(name, name) for name in group}) > 1]
+    findings = [
+        *_tell_unreadable(dataset, unreadable),
+        *_tell_duplicates(copies, alike, threshold),
+        *_tell_leaks(dataset, copies, alike),
+        *_tell_conflicts(dataset, copies),
+        *find_class_problems(dataset, unreadable),
+    ]
+    order = {"error": 0, "warning": 1, "info": 2}
+    return sorted(findings, key=lambda finding: order[finding.severity])
+
+
+def raise_if_fatal(findings: Iterable[Finding]) -> None:
+    """Raise one error that tells all findings of severity error; do nothing if there are none.
+
+    Raises:
+        DataError: if any finding is an error.
+    """
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if not errors:
+        return
+    if len(errors) == 1:
+        raise DataError(errors[0].message, expected=_expected(errors[0]), mend=errors[0].mend)
+    raise DataError(
+        f"{len(errors)} problems make the data unusable:" + "".join(f"\n  - {error.message}" for error in errors),
+        expected=" ".join(dict.fromkeys(_expected(error) for error in errors)),
+        mend=" ".join(dict.fromkeys(error.mend.rstrip(".") + "." for error in errors)),
+    )
+
+
+_EXPECTED = {
+    "unreadable": "items that can be decoded.",
+    "too_few_classes": "at least two classes with items that can be read.",
+    "tiny_class": "at least two samples in every class: one to learn from, one to test.",
+    "split_mismatch": "every label of the test split among those to learn from.",
+}
+
+
+def _expected(error: Finding) -> str:
+    return _EXPECTED.get(error.kind, "data without this problem.")
+
+
+def _tell_unreadable(dataset: Dataset, unreadable: Mapping[str, str]) -> list[Finding]:
+    by_kind: dict[str, list[str]] = {}
+    for name, reason in unreadable.items():
+        kind = reason.partition(":")[0].strip()
+        by_kind.setdefault(kind if kind in UNREADABLE_KINDS else "unreadable", []).append(name)
+    findings = []
+    for kind, names in by_kind.items():
+        told = name_some([f"{name} ({_without_kind(unreadable[name])})" for name in names])
+        findings.append(
+            Finding(
+                kind=kind,
+                severity="warning",
+                items=tuple(names),
+                message=f"{count_of(len(names), 'item')} {UNREADABLE_KINDS[kind]}: {told}. Left out.",
+                mend="replace these items by whole ones, or remove them.",
+            )
+        )
+    if dataset.samples and len(unreadable.keys() & dataset.by_id.keys()) == len(dataset.samples):
+        examples = [f"{name} ({_without_kind(reason)})" for name, reason in unreadable.items()]
+        findings.append(
+            Finding(
+                kind="unreadable",
+                severity="error",
+                items=tuple(unreadable),
+                message=f"none of the {count_of(len(dataset.samples), 'item')} can be read: {name_some(examples, 3)}.",
+                mend="open one of them with another program; if it is sound, its format is not supported: convert the items.",
+            )
+        )
+    return findings
+
+
+def _without_kind(reason: str) -> str:
+    kind, _, rest = reason.partition(":")
+    return rest.strip() if kind.strip() in UNREADABLE_KINDS and rest.strip() else reason
+
+
+def _tell_duplicates(
+    copies: Sequence[tuple[str, ...]], alike: Sequence[tuple[str, ...]], threshold: float | None
+) -> list[Finding]:
+    measured = "" if threshold is None else f" (cosine of features ≥ {threshold:g})"
+    return [
+        Finding(
+            kind=kind,
+            severity="warning",
+            items=_flatten(groups),
+            message=f"{count_of(len(groups), 'group')} of {what}: {_name_groups(groups)}. Each stays on one side of a split.",
+            mend="keep one of each group, unless they are meant to be different items.",
+        )
+        for kind, what, groups in (
+            ("duplicate", "exact copies", copies),
+            ("near_duplicate", f"near duplicates{measured}", alike),
+        )
+        if groups
+    ]
+
+
+def _tell_leaks(dataset: Dataset, copies: Sequence[tuple[str, ...]], alike: Sequence[tuple[str, ...]]) -> list[Finding]:
+    findings = []
+    for what, groups in (("exact copies", copies), ("near duplicates", alike)):
+        across = [group for group in groups if _crosses(dataset, group)]
+        if not across:
+            continue
+        leaked = sum(_side(dataset, name) != "train" for group in across for name in group)
+        findings.append(
+            Finding(
+                kind="leak",
+                severity="warning",
+                items=_flatten(across),
+                message=f"{count_of(len(across), 'group')} of {what} lie on both sides of the data's own split, so "
+                f"{count_of(leaked, 'held-out item')} were seen in training: {_name_groups(across)}.",
+                mend="remove these items from one side; until then the score on the test split is too good.",
+            )
+        )
+    return findings
+
+
+def _side(dataset: Dataset, name: str) -> str:
+    return dataset.by_id[name].split or "train"
+
+
+def _crosses(dataset: Dataset, group: Sequence[str]) -> bool:
+    return len({_side(dataset, name) for name in group}) > 1
+
+
+def _tell_conflicts(dataset: Dataset, copies: Sequence[tuple[str, ...]]) -> list[Finding]:
+    conflicts = []
+    for group in copies:
+        samples = [dataset.by_id[name] for name in group]
+        if len({(frozenset(sample.labels), sample.value) for sample in samples}) > 1:
+            conflicts.append(samples)
+    if not conflicts:
+        return []
+    told = [" = ".join(f"{sample.id} ({_tell_label(sample)})" for sample in samples) for samples in conflicts]
+    return [
+        Finding(
+            kind="label_conflict",
+            severity="warning",
+            items=tuple(sample.id for samples in conflicts for sample in samples),
+            message=f"{count_of(len(conflicts), 'item')} under more than one label: {name_some(told, _NUM_GROUPS_NAMED)}.",
+            mend="decide on one label for each and remove the other copies, or use --task multi.",
+        )
+    ]
+
+
+def _tell_label(sample: Sample) -> str:
+    return repr(", ".join(sample.labels)) if sample.value is None else f"{sample.value:g}"
+
+
+def _flatten(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(name for group in groups for name in group)
+
+
+def _name_groups(groups: Sequence[Sequence[str]]) -> str:
+    return name_some([" = ".join(group[:_NUM_GROUPS_NAMED]) for group in groups], _NUM_GROUPS_NAMED)

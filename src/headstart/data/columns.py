@@ -1,0 +1,238 @@
+"""Named columns (of a table, a frame, a Hugging Face dataset) → rows: which column is what, and which strings are paths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from headstart.data.layout import tell_missing
+from headstart.data.modality import choose_modality, modality_of_name, modality_of_value
+from headstart.data.rows import (
+    ReadOptions,
+    Row,
+    Rows,
+    clean_text,
+    count_of,
+    did_you_mean,
+    is_missing,
+    name_some,
+    path_id,
+    row_id,
+    split_name,
+)
+from headstart.data.tables import Table, read_table
+from headstart.errors import DataError
+from headstart.records import Modality
+
+PATH_NAMES = (
+    "path",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "file_path",
+    "image",
+    "image_path",
+    "img",
+    "audio",
+    "audio_path",
+)
+ITEM_NAMES = (*PATH_NAMES, "item", "text", "sentence", "content")
+LABEL_NAMES = ("label", "class", "target", "category", "y", "labels", "value")
+GROUP_NAMES = ("group",)
+SPLIT_COLUMN_NAMES = ("split",)
+
+MIN_PATH_SHARE = 0.9
+"""From this share of strings that end like file names on, a column that is not named for paths holds paths."""
+
+_NUM_LOOKED_AT = 1000
+_MAX_PATH = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which column is what."""
+
+    item: str
+    label: str
+    group: str | None = None
+    split: str | None = None
+
+    @property
+    def wanted(self) -> list[str]:
+        """The names of all columns to read, each once."""
+        return list(dict.fromkeys(name for name in (self.item, self.label, self.group, self.split) if name is not None))
+
+
+def choose_columns(names: Sequence[str], options: ReadOptions, *, where: str) -> Columns:
+    """Choose the columns by the options, else by their usual names (case aside), first come first served.
+
+    Where a table has two columns and one is found, the other one is the other.
+
+    Args:
+        names: of all columns.
+        options: of which the four column names are used.
+        where: the table, for messages.
+
+    Raises:
+        DataError: if a named column is not there, or no column can be taken for the items or for the labels.
+    """
+    missing = [
+        f"--{kind}-column {name!r}{did_you_mean(name, names)}"
+        for kind, name in (
+            ("item", options.item_column),
+            ("label", options.label_column),
+            ("group", options.group_column),
+            ("split", options.split_column),
+        )
+        if name is not None and name not in names
+    ]
+    if missing:
+        raise DataError(
+            f"{where} has no column as named by {'; '.join(missing)}.",
+            expected=f"one of its columns: {name_some(list(names), 30)}.",
+            mend="correct the spelling of the option.",
+        )
+    label = options.label_column or _first_usual(names, LABEL_NAMES, options.item_column)
+    item = options.item_column or _first_usual(names, ITEM_NAMES, label)
+    if len(names) == 2:
+        item = item or next((name for name in names if label is not None and name != label), None)
+        label = label or next((name for name in names if item is not None and name != item), None)
+    if item is None or label is None:
+        kind, usual = ("item", ITEM_NAMES) if item is None else ("label", LABEL_NAMES)
+        raise DataError(
+            f"{where} has no column that is known to hold the {kind}s; its columns are {name_some(list(names), 30)}.",
+            expected=f"a column named {', '.join(usual[:-1])} or {usual[-1]}.",
+            mend=f"pass --{kind}-column NAME (in Python: {kind}_column=NAME) with one of its columns.",
+        )
+    taken = {item, label}
+    return Columns(
+        item=item,
+        label=label,
+        group=options.group_column or _first_usual([name for name in names if name not in taken], GROUP_NAMES, None),
+        split=options.split_column or _first_usual([name for name in names if name not in taken], SPLIT_COLUMN_NAMES, None),
+    )
+
+
+def read_table_rows(path: Path, options: ReadOptions) -> Rows:
+    """Read a table file into rows; relative paths in it start at its folder.
+
+    Raises:
+        DataError: if the table cannot be read, lacks a column, or none of its items exists.
+    """
+    where = f"the table {str(path)!r}"
+    chosen: list[Columns] = []
+
+    def choose(names: Sequence[str]) -> list[str]:
+        chosen.append(choose_columns(names, options, where=where))
+        return chosen[-1].wanted
+
+    table = read_table(path, choose)
+    return rows_of_columns(table, chosen[-1], options, folder=path.parent, where=where)
+
+
+def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, folder: Path, where: str) -> Rows:
+    """Turn columns into rows: strings that are paths become `Path`s below `folder`, and missing files findings.
+
+    Raises:
+        DataError: if no item is there, or items are of mixed or unknown kinds.
+    """
+    items = [_unwrap(item) for item in table.columns[columns.item]]
+    blank = [table.places[index] for index, item in enumerate(items) if item is None]
+    if len(blank) == len(items):
+        raise DataError(
+            f"the column {columns.item!r} of {where} is empty in every row.",
+            expected="a path or a text in each row.",
+            mend="fill the column, or name another one with --item-column.",
+        )
+    modality, are_paths = _find_kind(items, columns.item, options.modality, where)
+    rows, missing = [], []
+    for index, item in enumerate(items):
+        if item is None:
+            missing.append(f"{row_id(index)} ({table.places[index]}: blank)")
+            continue
+        path = _resolve(item, folder) if are_paths and isinstance(item, (str, PurePath)) else None
+        if path is not None and not path.is_file():
+            missing.append(clean_text(str(item)))
+            continue
+        rows.append(
+            Row(
+                id=row_id(index) if path is None else path_id(path, folder),
+                item=item if path is None else path,
+                label=table.columns[columns.label][index],
+                group=_group(table, columns.group, index),
+                split=None
+                if columns.split is None
+                else split_name(table.columns[columns.split][index], f"{table.places[index]}, column {columns.split!r}"),
+                place=table.places[index],
+            )
+        )
+    if not rows:
+        raise DataError(
+            f"none of the {count_of(len(missing), 'item')} that {where} names exists: {name_some(missing)}.",
+            expected=f"paths to files, absolute or relative to {str(folder)!r}.",
+            mend="correct the paths or move the files there; if the column holds texts, pass --modality text.",
+        )
+    return Rows(rows=tuple(rows), modality=modality, source=where, splits_text=True, findings=tuple(tell_missing(missing)))
+
+
+def _first_usual(names: Sequence[str], usual: Sequence[str], taken: str | None) -> str | None:
+    by_folded = {name.strip().casefold(): name for name in reversed(names) if name != taken}
+    return next((by_folded[name] for name in usual if name in by_folded), None)
+
+
+def _unwrap(item: Any) -> Any:  # noqa: ANN401 - a table cell is of any type
+    """Take the bytes or the path out of the {'bytes': …, 'path': …} that Hugging Face writes; blank becomes None."""
+    if isinstance(item, dict) and item.keys() <= {"bytes", "path"}:
+        item = item.get("bytes") or item.get("path")
+    return None if is_missing(item) else item
+
+
+def _find_kind(items: Sequence[Any], column: str, requested: str, where: str) -> tuple[Modality, bool]:
+    """Find the modality of a column of items, and whether its strings are paths."""
+    strings = [item for item in items if isinstance(item, str)]
+    others = [item for item in items if item is not None and not isinstance(item, str)]
+    names = [str(item) for item in others if isinstance(item, PurePath)]
+    if strings and (requested in ("image", "audio") or _look_like_paths(strings, column, requested)):
+        names += strings
+        strings = []
+    if names:
+        return choose_modality(names, requested, where=where), True
+    kinds = {modality_of_value(item) for item in others} | ({"text"} if strings else set())
+    if len(kinds) != 1 or None in kinds:
+        types = sorted({type(item).__name__ for item in items if item is not None})
+        raise DataError(
+            f"the items of {where} are of types that do not make one modality: {', '.join(types)}.",
+            expected="all paths, all texts, all images (bytes, PIL images, arrays (H, W[, C])) or all sounds.",
+            mend="convert the items to one of these.",
+        )
+    (kind,) = kinds
+    # Encoded bytes are told apart by their first bytes only: the user knows better.
+    return (requested if requested != "auto" and kind != "text" else kind), False  # type: ignore[return-value]
+
+
+def _look_like_paths(strings: Sequence[str], column: str, requested: str) -> bool:
+    looked_at = strings[:_NUM_LOOKED_AT]
+    like_paths = sum(
+        len(text) < _MAX_PATH and "\n" not in text and modality_of_name(text.strip()) is not None for text in looked_at
+    )
+    if column.strip().casefold() in PATH_NAMES:
+        return requested != "text" or like_paths > 0
+    return like_paths >= MIN_PATH_SHARE * len(looked_at)
+
+
+def _resolve(item: str | PurePath, folder: Path) -> Path:
+    text = str(item).strip() if isinstance(item, str) else str(item)
+    path = folder / text
+    if "\\" in text and not path.exists():
+        return folder / text.replace("\\", "/")
+    return path
+
+
+def _group(table: Table, column: str | None, index: int) -> str | None:
+    if column is None:
+        return None
+    value = table.columns[column][index]
+    return None if is_missing(value) else clean_text(str(value).strip())

@@ -1,0 +1,217 @@
+"""Folders of items: a folder per class, with or without train/valid/test above, and Food-101's list files.
+
+DATA/CLASS/item.jpg: a folder per class; folders inside a class count as that class's items.
+DATA/train/CLASS/item.jpg, DATA/test/CLASS/item.jpg: the same below the sides of an official split.
+DATA/images/CLASS/ID.jpg, DATA/meta/train.txt, DATA/meta/test.txt: Food-101.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from headstart.data.folders import files_below, visible_entries
+from headstart.data.modality import choose_modality, modality_of_name
+from headstart.data.rows import SPLIT_NAMES, Row, Rows, clean_text, count_of, name_some, path_id
+from headstart.errors import DataError
+from headstart.records import Finding, SplitName
+
+_CLASSES_EXPECTED = "one folder per class with the items inside, as in DATA/rose/1.jpg."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """One file of the data; `label` is None where it lies outside every class folder."""
+
+    path: Path
+    label: str | None = None
+    split: SplitName | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listing:
+    """What a layout found before suffixes are looked at."""
+
+    files: list[_File]
+    classes: list[str]
+    """The class folders there are, empty ones included."""
+    findings: tuple[Finding, ...] = ()
+
+
+def read_folder(root: Path, *, modality: str) -> Rows:
+    """Read a folder of items in one of the layouts this module knows.
+
+    Args:
+        root: the folder.
+        modality: auto, image, text or audio.
+
+    Returns:
+        A row per item, with a `Path` as item and its class folder's name as label.
+
+    Raises:
+        DataError: if the folder holds no items, no class folders, or items of mixed modality.
+    """
+    has_lists = (root / "images").is_dir() and (root / "meta" / "train.txt").is_file()
+    listing = _list_food(root) if has_lists else _list_classes(root)
+    where = f"the folder {str(root)!r}"
+    if not listing.files:
+        raise DataError(
+            f"{where} is empty: no file in it or below it.",
+            expected=_CLASSES_EXPECTED,
+            mend="check the path, or put the labelled items there.",
+        )
+    chosen = choose_modality([file.path.name for file in listing.files], modality, where=where)
+    items = [file for file in listing.files if modality_of_name(file.path.name) == chosen]
+    if all(file.label is None for file in items):
+        raise DataError(
+            f"{where} holds {count_of(len(items), f'{chosen} file')} but none in a class folder.",
+            expected=_CLASSES_EXPECTED,
+            mend="sort the files into a folder per class, or write a table with the columns path and label and give that.",
+        )
+    # Files straight below the data folder are beside the classes, not unlabelled items of a split.
+    items = [file for file in items if file.label is not None or file.split is not None]
+    present = [file for file in items if file.path.exists()]
+    missing = [path_id(file.path, root) for file in items if not file.path.exists()]
+    ids = [path_id(file.path, root) for file in present]
+    return Rows(
+        rows=tuple(
+            Row(id=name, item=file.path, label=file.label, split=file.split, place=name)
+            for name, file in zip(ids, present, strict=True)
+        ),
+        modality=chosen,
+        source=f"folder {root.name or root}",
+        findings=(*listing.findings, *_tell_skipped(listing, items, chosen), *tell_missing(missing)),
+    )
+
+
+def tell_missing(ids: list[str]) -> list[Finding]:
+    """Word one finding about items that are named but do not exist; none for an empty list."""
+    if not ids:
+        return []
+    return [
+        Finding(
+            kind="missing",
+            severity="warning",
+            items=tuple(ids),
+            message=f"{count_of(len(ids), 'item')} named in the data but not there: {name_some(ids)}. Left out.",
+            mend="put the files where the data names them, or remove them from the table or list.",
+        )
+    ]
+
+
+def class_folders_with_items(root: Path) -> list[Path]:
+    """The sub-folders of `root` that hold at least one file of a known modality at any depth."""
+    return [folder for folder in visible_entries(root)[0] if any(modality_of_name(file.name) for file in files_below(folder))]
+
+
+def _list_classes(root: Path) -> _Listing:
+    folders, loose = visible_entries(root)
+    sides, others = _split_sides(folders)
+    files = [_File(path=path) for path in loose]
+    classes: list[str] = []
+    if not sides:
+        for folder in folders:
+            classes.append(folder.name)
+            files += [_File(path=path, label=folder.name) for path in files_below(folder)]
+        return _Listing(files=files, classes=classes)
+    for side in sides:
+        split = SPLIT_NAMES[side.name.casefold()]
+        class_folders, unlabelled = visible_entries(side)
+        files += [_File(path=path, split=split) for path in unlabelled]
+        for folder in class_folders:
+            classes.append(folder.name)
+            files += [_File(path=path, label=folder.name, split=split) for path in files_below(folder)]
+    note = _skipped(
+        f"{count_of(len(others), 'folder')} beside {', '.join(side.name for side in sides)} left out: "
+        f"{name_some([clean_text(folder.name) for folder in others])}.",
+        "nothing, unless they hold labelled items: then move them below train.",
+    )
+    return _Listing(files=files, classes=classes, findings=(note,) if others else ())
+
+
+def _split_sides(folders: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Tell the sides of an official split from class folders that merely bear such a name.
+
+    Sides are folders named train, valid or test with a train among them that holds folders and no items, where either
+    nothing else lies beside them, or two sides have a class in common.
+    """
+    sides = [folder for folder in folders if folder.name.casefold() in SPLIT_NAMES]
+    others = [folder for folder in folders if folder not in sides]
+    classes = {side: {folder.name for folder in visible_entries(side)[0]} for side in sides}
+    trains = [side for side in sides if SPLIT_NAMES[side.name.casefold()] == "train"]
+    if not any(classes[side] and not _holds_items(side) for side in trains):
+        return [], folders
+    shared = any(classes[one] & classes[other] for one in sides for other in sides if one != other)
+    return (sides, others) if shared or not others else ([], folders)
+
+
+def _holds_items(folder: Path) -> bool:
+    return any(modality_of_name(path.name) in ("image", "audio") for path in visible_entries(folder)[1])
+
+
+def _list_food(root: Path) -> _Listing:
+    """Read Food-101's lists: each line of meta/train.txt and meta/test.txt is CLASS/ID, without the suffix."""
+    images = root / "images"
+    by_stem = {path.relative_to(images).with_suffix("").as_posix(): path for path in files_below(images)}
+    train, test = (dict.fromkeys(_lines(root / "meta" / name)) for name in ("train.txt", "test.txt"))
+    both = [name for name in train if name in test]
+    split_of: dict[str, SplitName] = {name: "test" if name in test else "train" for name in (*train, *test)}
+    if not split_of:
+        raise DataError(
+            f"the lists in {str(root / 'meta')!r} name no item.",
+            expected="a line CLASS/ID for each image in meta/train.txt and meta/test.txt.",
+            mend="write the lists anew, or remove the folder meta and give the folder images.",
+        )
+    files = [
+        _File(path=by_stem.get(name, images / f"{name}.jpg"), label=PurePath(name).parts[0], split=split)
+        for name, split in split_of.items()
+    ]
+    findings = []
+    if both:
+        findings.append(
+            Finding(
+                kind="leak",
+                severity="warning",
+                items=tuple(path_id(by_stem.get(name, images / f"{name}.jpg"), root) for name in both),
+                message=f"{count_of(len(both), 'item')} in train.txt and in test.txt: {name_some(both)}. Used in test only.",
+                mend="remove each from one of the two lists.",
+            )
+        )
+    unlisted = len(by_stem.keys() - split_of.keys())
+    if unlisted:
+        text = f"{count_of(unlisted, 'file')} below images left out: no list names them."
+        findings.append(_skipped(text, "nothing, unless they should be used: then add them to meta/train.txt."))
+    classes = [folder.name for folder in visible_entries(images)[0]]
+    return _Listing(files=files, classes=classes, findings=tuple(findings))
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _tell_skipped(listing: _Listing, items: list[_File], modality: str) -> list[Finding]:
+    findings = []
+    skipped = len(listing.files) - len(items)
+    if skipped:
+        text = f"{count_of(skipped, 'file')} left out: no {modality} file, or outside every class folder."
+        findings.append(_skipped(text, "nothing, unless they should be items: then convert or move them."))
+    filled = {file.label for file in items}
+    empty = sorted({clean_text(name) for name in listing.classes if name not in filled})
+    if empty:
+        findings.append(
+            Finding(
+                kind="empty",
+                severity="warning",
+                items=(),
+                message=f"{count_of(len(empty), 'class')} without any {modality} file: {name_some(empty)}. Left out.",
+                mend="put items into these folders, or remove them.",
+            )
+        )
+    return findings
+
+
+def _skipped(message: str, mend: str) -> Finding:
+    return Finding(kind="skipped", severity="info", items=(), message=message, mend=mend)

@@ -1,0 +1,103 @@
+"""Which modality files and values are of, told by their suffixes and types without decoding anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from headstart.data.rows import name_some
+from headstart.errors import DataError
+from headstart.records import Modality
+
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .heic .heif .avif".split()
+)
+TEXT_SUFFIXES = frozenset(".txt .text .md .rst .eml .html .htm".split())
+AUDIO_SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .m4a .aac .aif .aiff .au".split())
+
+SIDE_NAMES = frozenset("readme license licence notice copying changelog credits attribution classes labels notes".split())
+"""Text files of these names say something about a data set; they are not items beside images or sounds."""
+
+MAX_STRAY_SHARE = 0.1
+"""Up to this share of files of other modalities are strays and skipped; above it the data counts as mixed."""
+
+_AUDIO_MAGIC = (b"fLaC", b"OggS", b"ID3")
+
+
+def modality_of_name(name: str) -> Modality | None:
+    """The modality a file name's suffix stands for, or None."""
+    suffix = PurePath(name).suffix.casefold()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    if suffix in TEXT_SUFFIXES:
+        return "text"
+    return "audio" if suffix in AUDIO_SUFFIXES else None
+
+
+def modality_of_value(value: Any) -> Modality | None:  # noqa: ANN401 - an item is of any type
+    """The modality of an item in memory: PIL images, encoded bytes, pixel arrays (H, W[, C]), waveforms (T,).
+
+    Returns:
+        None for plain strings, which may be a path or a text, and for types that are no items.
+    """
+    if isinstance(value, PurePath):
+        return modality_of_name(value.name)
+    if isinstance(value, bytes):
+        is_audio = value.startswith(_AUDIO_MAGIC) or (value[:4] == b"RIFF" and value[8:12] == b"WAVE")
+        return "audio" if is_audio else "image"
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return "audio" if value.ndim == 1 else "image" if value.ndim in (2, 3) else None
+    is_pil = any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
+    return "image" if is_pil else None
+
+
+def choose_modality(names: list[str], requested: str, *, where: str) -> Modality:
+    """Choose the modality of a set of files: what was asked for, else the majority by suffix.
+
+    Args:
+        names: the file names or paths.
+        requested: auto, or the modality the user named.
+        where: the folder or table, for messages.
+
+    Raises:
+        DataError: if no file is of the requested or of any modality, or the set is mixed (more than a tenth are of
+            another modality than the majority's).
+    """
+    counts = Counter(kind for name in names if (kind := modality_of_name(name)) is not None)
+    if requested != "auto":
+        if counts[requested] == 0:  # type: ignore[index]
+            raise DataError(
+                f"no {requested} file in {where}: found {_tell_suffixes(names)}.",
+                expected=f"files with one of the suffixes {' '.join(sorted(_SUFFIXES[requested]))}.",
+                mend="leave --modality out, or name the modality the files are of.",
+            )
+        return requested  # type: ignore[return-value]
+    if counts["image"] or counts["audio"]:
+        sides = sum(modality_of_name(name) == "text" and PurePath(name).stem.casefold() in SIDE_NAMES for name in names)
+        counts["text"] -= sides
+    if not counts.total():
+        raise DataError(
+            f"no image, text or audio file in {where}: found {_tell_suffixes(names)}.",
+            expected="files with a usual suffix, such as .jpg .png .webp, .txt .md, .wav .flac .mp3.",
+            mend="convert the files to one of these formats, or point at the folder that holds them.",
+        )
+    (majority, number), *_ = counts.most_common()
+    if counts.total() - number > MAX_STRAY_SHARE * counts.total():
+        told = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common() if count)
+        raise DataError(
+            f"{where} mixes files of different kinds: {told}.",
+            expected="items of one modality: all images, all texts, or all sounds.",
+            mend=f"pass --modality {majority} to use only those files, or move the others away.",
+        )
+    return majority
+
+
+def _tell_suffixes(names: list[str]) -> str:
+    counts = Counter(PurePath(name).suffix.casefold() or "no suffix" for name in names)
+    return name_some([f"{count:,} × {suffix}" for suffix, count in counts.most_common()]) or "no files at all"
+
+
+_SUFFIXES = {"image": IMAGE_SUFFIXES, "text": TEXT_SUFFIXES, "audio": AUDIO_SUFFIXES}

@@ -1,0 +1,182 @@
+"""What every reader hands over: rows as found, before labels are cleaned and the task is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.errors import DataError, SettingError
+from headstart.records import Finding, Modality, SplitName
+
+SPLIT_NAMES: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
+"""What people call the three sides of a split, in lower case."""
+
+NUM_NAMED = 10
+"""How many offenders a message names before it only counts them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One item as its source has it."""
+
+    id: str
+    item: Any
+    label: Any = None
+    """Text, number, or list, as found; None where the source has none."""
+    group: str | None = None
+    split: SplitName | None = None
+    place: str = ""
+    """Where the user finds it, as in 'line 12'; used in messages only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Everything one source holds."""
+
+    rows: tuple[Row, ...]
+    modality: Modality
+    source: str
+    splits_text: bool = False
+    """Whether a label text may be several labels written `a|b`: true for tables and frames."""
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """What the user says about the data beyond where it is; every default means 'find out'."""
+
+    modality: str = "auto"
+    """auto, image, text or audio."""
+    task: str = "auto"
+    """auto, single, multi or value."""
+    item_column: str | None = None
+    label_column: str | None = None
+    group_column: str | None = None
+    split_column: str | None = None
+    merge_labels: dict[str, str] | None = None
+    """Label as found → label to use."""
+    unpack_root: Path | None = None
+    """The folder archives are unpacked below; None for the user's cache."""
+
+    def __post_init__(self) -> None:
+        """Refuse a modality or task that is unknown."""
+        for name, choices in (("modality", ("auto", "image", "text", "audio")), ("task", ("auto", "single", "multi", "value"))):
+            value = getattr(self, name)
+            if value not in choices:
+                raise SettingError(
+                    f"{name} is {value!r}, which reading labelled data does not know.{did_you_mean(str(value), choices)}",
+                    expected=f"one of {', '.join(choices)}.",
+                    mend=f"pass --{name} {choices[0]} (in Python: {name}={choices[0]!r}), or leave it out.",
+                )
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Word the nearest spellings of `name` among `choices`: ' Did you mean …?' with a leading space, or nothing."""
+    by_folded: dict[str, list[str]] = {}
+    for choice in choices:
+        by_folded.setdefault(choice.casefold(), []).append(choice)
+    folded = get_close_matches(name.casefold(), list(by_folded), n=3, cutoff=0.5)
+    nearest = [choice for spelling in folded for choice in by_folded[spelling]][:3]
+    return f" Did you mean {' or '.join(repr(choice) for choice in nearest)}?" if nearest else ""
+
+
+def name_some(names: Sequence[str], limit: int = NUM_NAMED) -> str:
+    """Name the first `limit` of `names`, and count the rest: 'a, b, … (12 in all)'."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown}, … ({len(names)} in all)"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Put a number before its noun: '1 item', '3 items', '2 classes'."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def clean_text(text: str) -> str:
+    """Make text that any UTF-8 file can hold: lone surrogates (undecodable file names, broken JSON) become '?'."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def path_id(path: Path, root: Path) -> str:
+    """The id of a file: its POSIX path below `root`, or its whole path where it lies elsewhere."""
+    relative = path.relative_to(root) if path.is_relative_to(root) else path
+    return clean_text(relative.as_posix())
+
+
+def row_id(index: int) -> str:
+    """The id of a sample without a path: 'row-000012' for index 12, counted from 0."""
+    return f"row-{index:06d}"
+
+
+def unique_ids(ids: Sequence[str]) -> list[str]:
+    """Make ids unique by putting '#2', '#3', … after the second and later holders of the same id."""
+    taken = set(ids)
+    seen: set[str] = set()
+    next_number: dict[str, int] = {}
+    unique = []
+    for wanted in ids:
+        given = wanted
+        while given in seen or (given != wanted and given in taken):
+            next_number[wanted] = next_number.get(wanted, 1) + 1
+            given = f"{wanted}#{next_number[wanted]}"
+        seen.add(given)
+        unique.append(given)
+    return unique
+
+
+def is_missing(value: Any) -> bool:  # noqa: ANN401 - a table cell is of any type
+    """Whether a cell holds nothing: None, NaN, pandas' NA and NaT, or blank text."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(value, (float, np.floating)):
+        return math.isnan(value)
+    return isinstance(value, (str, bytes)) and not value.strip()
+
+
+def split_name(value: Any, where: str) -> SplitName | None:  # noqa: ANN401 - a table cell is of any type
+    """Read a split cell: train, valid or test by any usual name, None where it is empty.
+
+    Raises:
+        DataError: if the value names no side of a split; `where` is put into the message.
+    """
+    text = "" if is_missing(value) else str(value).strip()
+    if not text:
+        return None
+    name = SPLIT_NAMES.get(text.casefold())
+    if name is None:
+        raise DataError(
+            f"the split {text!r} ({where}) is none that Headstart knows.{did_you_mean(text, SPLIT_NAMES)}",
+            expected=f"one of {', '.join(SPLIT_NAMES)}, or nothing.",
+            mend="correct the value, rename the column, or name another one with --split-column.",
+        )
+    return name
+
+
+def nearest_paths(path: Path) -> str:
+    """Word which entries of the parent folder are spelt like a path that does not exist."""
+    parent = path.parent
+    while not parent.is_dir():
+        if parent == parent.parent:
+            return ""
+        path, parent = parent, parent.parent
+    try:
+        names = [entry.name for entry in parent.iterdir()]
+    except OSError:
+        return ""
+    return did_you_mean(path.name, [name for name in names if not name.startswith(".")])

@@ -1,0 +1,1 @@
+"""Evidence: metrics, intervals, calibration, and what they add up to."""

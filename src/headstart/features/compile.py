@@ -1,0 +1,169 @@
+"""Compiling a backbone once and keeping the result, so that every later run starts without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from headstart import errors, runtime
+from headstart.backbones import BackboneSource, open_backbone
+from headstart.errors import BackboneError, HeadstartError, MissingPackageError
+from headstart.features.device import accelerator
+from headstart.features.prefix import OnnxPrefix, Prefix, PrefixSpec, TorchPrefix
+
+# Goes up when the same backbone comes to be compiled into another graph.
+COMPILE_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compilation:
+    """A compiled prefix that is there, or on its way from another process."""
+
+    source: BackboneSource
+    image_size: int | None
+    wait: Callable[[], Prefix]
+    """Gives the prefix, waiting for the other process where there is one; raises what went wrong there."""
+    cached: bool
+    """Whether it was there already."""
+
+
+def compile_prefix(source: BackboneSource, *, image_size: int | None = None) -> Compilation:
+    """Compile a backbone up to its last block, or find it compiled.
+
+    Args:
+        source: as `backbones.locate` gives it.
+        image_size: side in pixels of the square input, or None for the weights' own.
+
+    Returns:
+        The compilation; where nothing is cached, it goes on in a process of its own while the caller does other work.
+
+    Raises:
+        MissingPackageError: if it must be compiled, and torch, timm or onnx is not installed.
+    """
+    folder = runtime.cache_root() / "compiled" / _key(source, image_size)
+    if (folder / "prefix.json").is_file():
+        return Compilation(source=source, image_size=image_size, wait=lambda: _open(source, image_size, folder), cached=True)
+    _require_packages()
+    return _start(source, image_size, folder)
+
+
+def _key(source: BackboneSource, image_size: int | None) -> str:
+    told = {**source.identity, "image_size": image_size, "format": COMPILE_FORMAT, "timm": _version("timm")}
+    if source.kind == "plugin":
+        told["plugin"] = source.name
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _require_packages() -> None:
+    for package in ("torch", "timm", "onnx"):
+        if not _version(package):
+            raise MissingPackageError(package, extra="train", purpose="compiling a backbone for the first time")
+
+
+def _start(source: BackboneSource, image_size: int | None, folder: Path) -> Compilation:
+    work = _work_folder(folder)
+    asked = json.dumps({"name": source.name, "image_size": image_size, "folder": str(work), "target": str(folder)})
+    environment = os.environ | {"OMP_NUM_THREADS": str(runtime.num_cores()), "PYTHONWARNINGS": "ignore"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headstart.features.export", asked],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+
+    def wait() -> Prefix:
+        try:
+            _, told = process.communicate()
+        except BaseException:
+            process.kill()
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        if process.returncode:
+            error = _failure(source, work, told.decode(errors="replace"))
+            shutil.rmtree(work, ignore_errors=True)
+            raise error
+        return _open(source, image_size, work if work.is_dir() else folder)
+
+    return Compilation(source=source, image_size=image_size, wait=wait, cached=False)
+
+
+def _work_folder(folder: Path) -> Path:
+    """Beside its final place, so that moving it there is one step; elsewhere if the cache cannot be written."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="headstart-"))
+
+
+def _failure(source: BackboneSource, work: Path, stderr: str) -> HeadstartError:
+    told = work / "error.json"
+    if told.is_file():
+        error: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
+        kind = getattr(errors, error["kind"], BackboneError)
+        if kind is MissingPackageError:
+            kind = BackboneError
+        return kind(error["what"], expected=error["expected"], mend=error["mend"])
+    last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "it said nothing")
+    return BackboneError(
+        f"backbone {source.name!r} could not be compiled: {last[:300]}",
+        expected="a backbone that opens and runs in a process of its own.",
+        mend=f"see the whole error: python -c \"import headstart.backbones as b; b.open_backbone('{source.name}')\"",
+    )
+
+
+def _open(source: BackboneSource, image_size: int | None, folder: Path) -> Prefix:
+    spec = PrefixSpec.from_json(json.loads((folder / "prefix.json").read_text(encoding="utf-8")))
+    device = accelerator()
+    if device == "cpu" and not spec.why_torch:
+        _touch(folder)
+        return OnnxPrefix(spec, folder / "prefix.onnx")
+    from headstart.features.export import PooledBlocks
+
+    network = PooledBlocks(open_backbone(source.name, image_size=image_size))
+    return TorchPrefix(spec, network, device=device, model_path=None if spec.why_torch else folder / "prefix.onnx")
+
+
+def _touch(folder: Path) -> None:
+    """Note the last use, for pruning."""
+    try:
+        os.utime(folder, (time.time(), time.time()))
+    except OSError:
+        return
+
+
+def compiled() -> set[str]:
+    """Names of the backbones that are compiled already."""
+    found = (runtime.cache_root() / "compiled").glob("*/prefix.json")
+    return {json.loads(path.read_text(encoding="utf-8"))["info"]["name"] for path in found}
+
+
+def clear_compiled() -> int:
+    """Remove all compiled networks.
+
+    Returns:
+        Bytes freed.
+    """
+    folder = runtime.cache_root() / "compiled"
+    freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    shutil.rmtree(folder, ignore_errors=True)
+    return freed

@@ -1,0 +1,217 @@
+"""Running the prefix once per item: known items come from the store, only the others are decoded and computed.
+
+Each worker takes a few items the whole way (read, hash, look up, decode, preprocess, network), so that every core is busy
+with whatever is next, nothing is read twice, and only a few items are in memory at any moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from headstart import runtime
+from headstart.features.compile import COMPILE_FORMAT
+from headstart.features.prefix import Prefix
+from headstart.features.store import FeatureStore, store_key
+from headstart.features.table import FeatureTable
+from headstart.inference import ordered_map
+from headstart.preprocess.image import ImagePreprocess, UnreadableItemError, content_key, load_bytes
+from headstart.records import Sample
+
+# Views of an item that the network sees; their features are averaged.
+PLAIN, FLIPPED = "", "flip"
+# Failures of these kinds lie in the item's content, so they are remembered with it; others may pass.
+LASTING = frozenset({"unreadable", "truncated", "zero_size", "bomb", "empty"})
+
+Progress = Callable[[int, int], None]
+"""Called with the number of items done and of all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What became of a few items."""
+
+    ids: tuple[str, ...]
+    vectors: np.ndarray
+    """(B, V, W) float32."""
+    hashes: dict[str, str]
+    failures: dict[str, str]
+    fresh: tuple[tuple[bytes, np.ndarray], ...]
+    """Store keys and values computed now."""
+    fresh_failures: tuple[tuple[bytes, str, str], ...]
+    hits: int
+    misses: int
+
+
+def extract(
+    prefix: Prefix,
+    preprocess: ImagePreprocess,
+    samples: Sequence[Sample],
+    *,
+    views: Sequence[str] = (PLAIN,),
+    progress: Progress | None = None,
+) -> FeatureTable:
+    """Compute, or look up, the pooled features of every block for each item.
+
+    Args:
+        prefix: as `compile_prefix(...).wait()` gives it.
+        preprocess: from item to network input.
+        samples: N samples.
+        views: which views of each item: '' as it is, 'flip' mirrored left to right.
+        progress: called after every few items.
+
+    Returns:
+        The features of the readable items, and the reasons of the others.
+    """
+    started = time.perf_counter()
+    batches = []
+    with feature_store(prefix, preprocess) as store:
+        for batch in extract_batches(prefix, preprocess, samples, store=store, views=views):
+            batches.append(batch)
+            if progress:
+                progress(sum(len(done.ids) + len(done.failures) for done in batches), len(samples))
+        notes = (store.why,) if store.why else ()
+    empty = np.empty((0, len(views), prefix.spec.width), np.float32)
+    return FeatureTable(
+        ids=tuple(id_ for batch in batches for id_ in batch.ids),
+        vectors=np.concatenate([empty, *(batch.vectors for batch in batches)]),
+        views=tuple(views),
+        spec=prefix.spec,
+        preprocess=preprocess,
+        hashes={id_: value for batch in batches for id_, value in batch.hashes.items()},
+        failures={id_: reason for batch in batches for id_, reason in batch.failures.items()},
+        hits=sum(batch.hits for batch in batches),
+        misses=sum(batch.misses for batch in batches),
+        seconds=time.perf_counter() - started,
+        notes=notes,
+    )
+
+
+@contextmanager
+def feature_store(prefix: Prefix, preprocess: ImagePreprocess) -> Iterator[FeatureStore]:
+    """Open the store that holds the features of this prefix and preprocess."""
+    made_by = fingerprint(prefix, preprocess)
+    described = {
+        "backbone": prefix.spec.info.name,
+        "geometry": preprocess.geometry,
+        "image_size": preprocess.image_size,
+        "precision": prefix.precision,
+    }
+    shape = (prefix.spec.width,)
+    with FeatureStore.open(runtime.cache_root(), made_by, dtype="float32", shape=shape, describe=described) as store:
+        yield store
+
+
+def fingerprint(prefix: Prefix, preprocess: ImagePreprocess) -> str:
+    """Name everything that features depend on besides the item: 64 hexadecimal digits."""
+    info = prefix.spec.info
+    told: dict[str, Any] = {
+        "weights": info.sha256,
+        "architecture": info.architecture,
+        "layout": [[part.name, part.start, part.width] for part in prefix.spec.layout],
+        "preprocess": preprocess.fingerprint(),
+        "precision": prefix.precision,
+        "format": COMPILE_FORMAT,
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def extract_batches(
+    prefix: Prefix,
+    preprocess: ImagePreprocess,
+    samples: Iterable[Sample],
+    *,
+    store: FeatureStore,
+    views: Sequence[str] = (PLAIN,),
+) -> Iterator[Batch]:
+    """Features a few items at a time, in the samples' order, in bounded memory; fresh ones are stored as they come.
+
+    Args:
+        prefix: the compiled prefix.
+        preprocess: from item to network input.
+        samples: any number of samples; taken as there is room.
+        store: open for this prefix and preprocess.
+        views: which views of each item.
+
+    Yields:
+        Batches of at most `prefix.batch_size` samples.
+    """
+
+    def work(few: list[Sample]) -> Batch:
+        return _extract_few(prefix, preprocess, few, store, views)
+
+    for batch in ordered_map(work, _in_batches(samples, prefix.batch_size), num_workers=prefix.num_workers):
+        if batch.fresh:
+            store.put_many([key for key, _ in batch.fresh], np.stack([value for _, value in batch.fresh]))
+        for key, kind, reason in batch.fresh_failures:
+            store.put_failure(key, kind, reason)
+        yield batch
+
+
+def _in_batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    remaining = iter(samples)
+    while few := list(islice(remaining, size)):
+        yield few
+
+
+def _extract_few(
+    prefix: Prefix, preprocess: ImagePreprocess, samples: list[Sample], store: FeatureStore, views: Sequence[str]
+) -> Batch:
+    failures: dict[str, str] = {}
+    contents: dict[str, Any] = {}
+    digests: dict[str, bytes] = {}
+    for sample in samples:
+        try:
+            contents[sample.id] = load_bytes(sample.item, name=sample.id)
+            digests[sample.id] = content_key(contents[sample.id], name=sample.id)
+        except UnreadableItemError as error:
+            failures[sample.id] = f"{error.kind}: {error.reason}"
+    ids = list(digests)
+    keys = [store_key(digests[id_], view) for id_ in ids for view in views]
+    vectors, found = store.get_many(keys)
+    vectors = vectors.reshape(len(ids), len(views), -1)
+    complete = np.asarray(found.reshape(len(ids), len(views)).all(axis=1))
+    known = store.get_failures([store_key(digests[id_]) for row, id_ in enumerate(ids) if not complete[row]])
+    rows, pixels, fresh_failures = [], [], []
+    for row, id_ in enumerate(ids):
+        if complete[row]:
+            continue
+        record = known.get(store_key(digests[id_]))
+        if record is not None:
+            failures[id_] = f"{record.kind}: {record.reason}"
+            continue
+        try:
+            pixels.append(preprocess.pixels(contents[id_], name=id_))
+            rows.append(row)
+        except UnreadableItemError as error:
+            failures[id_] = f"{error.kind}: {error.reason}"
+            if error.kind in LASTING:
+                fresh_failures.append((store_key(digests[id_]), error.kind, error.reason))
+    if rows:
+        outputs = _run_views(prefix, preprocess.normalise(np.stack(pixels)), views)
+        vectors[rows] = store.rounded(outputs.reshape(-1, outputs.shape[-1])).reshape(outputs.shape)
+    readable = [row for row, id_ in enumerate(ids) if id_ not in failures]
+    return Batch(
+        ids=tuple(ids[row] for row in readable),
+        vectors=vectors[readable],
+        hashes={id_: digest.hex() for id_, digest in digests.items()},
+        failures=failures,
+        fresh=tuple((keys[row * len(views) + v], vectors[row, v]) for row in rows for v in range(len(views))),
+        fresh_failures=tuple(fresh_failures),
+        hits=int(complete.sum()),
+        misses=len(rows),
+    )
+
+
+def _run_views(prefix: Prefix, batch: np.ndarray, views: Sequence[str]) -> np.ndarray:
+    """(B, 3, S, S) to (B, V, W)."""
+    outputs = [prefix(np.ascontiguousarray(batch[..., ::-1]) if view == FLIPPED else batch) for view in views]
+    return np.stack(outputs, axis=1)

@@ -1,0 +1,162 @@
+"""A compiled prefix: a batch of preprocessed items in, pooled features of every block out, from as many threads as wanted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from headstart import runtime
+from headstart.backbones.info import BackboneInfo
+from headstart.errors import SettingError
+from headstart.inference import open_session
+from headstart.preprocess.image import ImagePreprocess
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSlice:
+    """Where a block's pooled output lies among the features."""
+
+    name: str
+    start: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixSpec:
+    """What a compiled prefix is: enough to use and to recognise it without torch."""
+
+    info: BackboneInfo
+    preprocess: ImagePreprocess
+    """With the weights' own geometry."""
+    layout: tuple[BlockSlice, ...]
+    """Every block, first to last; two blocks whose pooled outputs are equal share their place."""
+    relative_error: float | None
+    """Of the compiled network against torch on the check batch; None where torch itself is used."""
+    why_torch: str = ""
+    """Why the network is not compiled, where it is not."""
+
+    @property
+    def width(self) -> int:
+        """Columns of the features: all blocks' together."""
+        return max(part.start + part.width for part in self.layout)
+
+    def columns(self, block: str) -> slice:
+        """Where a block's features lie.
+
+        Args:
+            block: the name of a block; 'last' is the last one, 'multi' all of them together.
+
+        Returns:
+            The columns.
+
+        Raises:
+            SettingError: if there is no such block.
+        """
+        if block == "multi":
+            return slice(0, self.width)
+        name = self.layout[-1].name if block == "last" else block
+        for part in self.layout:
+            if part.name == name:
+                return slice(part.start, part.start + part.width)
+        raise SettingError(
+            f"backbone {self.info.name!r} has no block {block!r}.",
+            expected=f"'last', 'multi' (all together), or one of {', '.join(part.name for part in self.layout)}.",
+            mend="name one of these blocks.",
+        )
+
+    def widths(self, block: str) -> tuple[int, ...]:
+        """Widths of the runs of columns that `columns(block)` is made of, for scaling each on its own."""
+        if block != "multi":
+            columns = self.columns(block)
+            return (columns.stop - columns.start,)
+        return tuple(width for _, width in sorted({(part.start, part.width) for part in self.layout}))
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "info": self.info.as_json(),
+            "preprocess": self.preprocess.as_json(),
+            "layout": [asdict(part) for part in self.layout],
+            "relative_error": self.relative_error,
+            "why_torch": self.why_torch,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> PrefixSpec:
+        """The inverse of `as_json`; other keys are left alone."""
+        return cls(
+            info=BackboneInfo.from_json(value["info"]),
+            preprocess=ImagePreprocess.from_json(value["preprocess"]),
+            layout=tuple(BlockSlice(**part) for part in value["layout"]),
+            relative_error=value["relative_error"],
+            why_torch=value["why_torch"],
+        )
+
+
+class Prefix(Protocol):
+    """Anything that turns preprocessed batches into features."""
+
+    spec: PrefixSpec
+    num_workers: int
+    """How many threads may call it at once to good effect."""
+    batch_size: int
+    """Items a call works best with."""
+    precision: str
+    """What it computes in: 'float32' or 'bfloat16'; features of one are not the other's."""
+    model_path: Path | None
+    """The compiled network's file; None where it could not be compiled."""
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Run the prefix: (B, 3, H, W) float32 to (B, `spec.width`) float32."""
+        ...
+
+
+class OnnxPrefix:
+    """A prefix on ONNX Runtime.
+
+    Each call runs on the thread that makes it. Calls side by side, one for each core, outrun one call that splits every
+    layer over the cores (measured with EfficientNet-lite0 on two cores: 195 against 135 to 174 images a second), and
+    leave no gap in which a core waits for decoding.
+    """
+
+    batch_size = 8
+    precision = "float32"
+
+    def __init__(self, spec: PrefixSpec, model_path: Path) -> None:
+        self.spec = spec
+        self.model_path: Path | None = model_path
+        self.num_workers = runtime.num_cores()
+        self._session = open_session(model_path, num_threads=1)
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Run the prefix: (B, 3, H, W) float32 to (B, `spec.width`) float32."""
+        return self._session.run(["features"], {"pixels": batch})[0]
+
+
+class TorchPrefix:
+    """A prefix run by torch itself: on an accelerator, and where a network cannot be compiled."""
+
+    def __init__(self, spec: PrefixSpec, network: torch.nn.Module, *, device: str, model_path: Path | None) -> None:
+        import torch
+
+        self.spec = spec
+        self.model_path = model_path
+        self.num_workers = 1 if device == "cpu" else runtime.num_cores()
+        self.batch_size = 32 if device == "cpu" else 128
+        self.precision = "bfloat16" if device == "cuda" else "float32"
+        self._torch = torch
+        self._device = torch.device(device)
+        self._network = network.to(self._device).to(memory_format=torch.channels_last)
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Run the prefix: (B, 3, H, W) float32 to (B, `spec.width`) float32."""
+        torch = self._torch
+        inputs = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
+            return self._network(inputs).float().cpu().numpy()

@@ -1,0 +1,1 @@
+"""Exact heads on features: solved, not trained; numpy alone."""

@@ -1,0 +1,89 @@
+"""Which rows are left out together: folds that hold the classes evenly and keep groups whole."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headstart.errors import DataError
+from headstart.records import Task
+
+NUM_FOLDS = 5
+
+
+def make_folds(
+    targets: np.ndarray, *, task: Task, seed: int, groups: np.ndarray | None = None, num_folds: int = NUM_FOLDS
+) -> np.ndarray:
+    """Deal rows to folds so that each fold looks like the whole.
+
+    A class with fewer rows than folds is spread over as many folds as it has rows; a class of one row is then missing from
+    the training rows of one fold, which every solver here allows.
+
+    Args:
+        targets: (N,) int64 classes (single), (N, K) of 0 and 1 (multi), (N,) or (N, T) numbers (value).
+        task: what the targets mean; multi is evened out by each row's rarest label, value by rank.
+        seed: decides which row goes where.
+        groups: (N,) the group of each row, integers or strings; rows of one group share a fold.
+        num_folds: at least 2; fewer are made where there are fewer rows or groups.
+
+    Returns:
+        (N,) int64 in [0, number of folds), every fold with a row.
+
+    Raises:
+        DataError: if there are fewer than two groups, so that nothing can be left out.
+    """
+    strata = _strata(targets, task, num_folds)
+    if groups is None:
+        codes = np.arange(len(strata))
+    else:
+        codes = np.unique(groups, return_inverse=True)[1]
+    num_groups = int(codes.max()) + 1
+    if num_groups < 2:
+        raise DataError(
+            f"all {len(strata)} samples are in one group.",
+            expected="at least two groups, so that one can be left out.",
+            mend="name the groups more finely, or leave the groups out.",
+        )
+    return _deal(strata, codes, min(num_folds, num_groups), np.random.default_rng(seed))
+
+
+def _strata(targets: np.ndarray, task: Task, num_folds: int) -> np.ndarray:
+    match task:
+        case "single":
+            return np.unique(targets, return_inverse=True)[1]
+        case "multi":
+            rarity = np.where(targets > 0, targets.sum(axis=0), np.inf)
+            return np.unique(np.where(targets.any(axis=1), rarity.argmin(axis=1), -1), return_inverse=True)[1]
+        case "value":
+            first = targets if targets.ndim == 1 else targets[:, 0]
+            return np.argsort(np.argsort(first, kind="stable"), kind="stable") // num_folds
+
+
+def _deal(strata: np.ndarray, codes: np.ndarray, num_folds: int, generator: np.random.Generator) -> np.ndarray:
+    """Big groups first, each to the fold that is furthest behind in what the group brings."""
+    sizes = np.bincount(codes)
+    first_rows = np.full(len(sizes), len(codes))
+    np.minimum.at(first_rows, codes, np.arange(len(codes)))
+    folds = np.full(len(codes), -1)
+    counts = np.zeros((num_folds, int(strata.max()) + 1))
+    totals = np.zeros(num_folds)
+    shares = 1 / np.bincount(strata)
+    shuffled = generator.permutation(len(sizes))
+    large = shuffled[sizes[shuffled] > 1]
+    order = np.argsort(codes, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    for group in large[np.argsort(-sizes[large], kind="stable")]:
+        rows = order[starts[group] : starts[group + 1]]
+        present, brought = np.unique(strata[rows], return_counts=True)
+        crowding = (counts[:, present] * brought * shares[present]).sum(axis=1) + 1e-6 * totals
+        fold = int(crowding.argmin()) if totals.all() else int(totals.argmin())
+        folds[rows] = fold
+        counts[fold, present] += brought
+        totals[fold] += len(rows)
+    single = shuffled[sizes[shuffled] == 1]
+    rows = first_rows[single]
+    for row in rows[np.argsort(strata[rows], kind="stable")]:
+        fold = int(np.lexsort((totals, counts[:, strata[row]]))[0])
+        folds[row] = fold
+        counts[fold, strata[row]] += 1
+        totals[fold] += 1
+    return folds

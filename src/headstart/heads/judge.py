@@ -1,0 +1,118 @@
+"""Marks for out-of-fold scores, and the comparison of two candidates row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from headstart.heads.candidates import Contest
+from headstart.heads.temperature import fit_temperature, fit_yes_no_temperature, log_losses, yes_no_losses
+from headstart.records import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """How one candidate did."""
+
+    losses: np.ndarray
+    """(N,) float64: the criterion of each row."""
+    temperature: float
+    accuracy: float | None
+    log_loss: float | None
+    rmse: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """What is needed to mark any candidate of one contest."""
+
+    task: Task
+    targets: np.ndarray
+    weights: np.ndarray
+    """(N,) float64 with mean 1; 0 for rows whose class is missing outside their fold, of which no candidate can know."""
+    clusters: np.ndarray | None
+    """(N,) int64: the group of each row, whose losses move together; None if each row stands for itself."""
+    scale: np.ndarray
+    """(T,): the deviation of each target (value task), so that targets in different units count alike."""
+
+    @classmethod
+    def open(cls, contest: Contest, folds: np.ndarray, groups: np.ndarray | None) -> Judge:
+        """Make the judge of a contest.
+
+        Args:
+            contest: the posed contest.
+            folds: (N,) int64.
+            groups: (N,) or None.
+
+        Returns:
+            The judge.
+        """
+        targets = contest.targets
+        weights = np.ones(len(targets))
+        scale = np.ones(1)
+        if contest.task == "single":
+            counts = np.zeros((int(folds.max()) + 1, len(contest.class_weights)))
+            np.add.at(counts, (folds, targets), 1)
+            known = counts[folds, targets] < counts.sum(axis=0)[targets]
+            weights = contest.class_weights[targets] * (known if known.any() else 1)
+        elif contest.task == "value":
+            scale = np.where(targets.std(axis=0) > 0, targets.std(axis=0), 1)
+        clusters = None if groups is None else np.unique(groups, return_inverse=True)[1]
+        return cls(task=contest.task, targets=targets, weights=weights / weights.mean(), clusters=clusters, scale=scale)
+
+    def mark(self, scores: np.ndarray) -> Mark:
+        """Mark out-of-fold scores.
+
+        Args:
+            scores: (N, K).
+
+        Returns:
+            The mark.
+        """
+        targets, weights = self.targets, self.weights
+        match self.task:
+            case "single":
+                temperature = fit_temperature(scores, targets, weights)
+                losses = log_losses(scores / temperature, targets)
+                accuracy = float((scores.argmax(axis=1) == targets).mean())
+            case "multi":
+                temperature = fit_yes_no_temperature(scores, targets)
+                losses = yes_no_losses(scores / temperature, targets).mean(axis=1)
+                accuracy = float(((scores > 0) == (targets > 0)).mean())
+            case "value":
+                losses = np.square((scores - targets) / self.scale).mean(axis=1)
+                rmse = float(np.sqrt(np.square(scores - targets).mean()))
+                return Mark(losses=losses, temperature=1.0, accuracy=None, log_loss=None, rmse=rmse)
+        log_loss = float((losses * weights).mean())
+        return Mark(losses=losses, temperature=temperature, accuracy=accuracy, log_loss=log_loss, rmse=None)
+
+    def criterion(self, mark: Mark) -> float:
+        """The number to be small: the weighted mean loss.
+
+        Args:
+            mark: of one candidate.
+
+        Returns:
+            Nats, or the share of the targets' variance (value task).
+        """
+        return float((mark.losses * self.weights).mean())
+
+    def compare(self, mark: Mark, best: Mark) -> tuple[float, float]:
+        """How much worse one candidate is than another on the same rows.
+
+        Args:
+            mark: of the one.
+            best: of the other.
+
+        Returns:
+            The mean difference of the criterion, and its standard error over rows or groups.
+        """
+        differences = (mark.losses - best.losses) * self.weights
+        gap = float(differences.mean())
+        deviations = differences - gap
+        if self.clusters is not None:
+            deviations = np.bincount(self.clusters, weights=deviations)
+        count = len(deviations)
+        error = float(np.sqrt(np.square(deviations).sum() * count / max(count - 1, 1)) / len(differences))
+        return gap, error

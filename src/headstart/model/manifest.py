@@ -1,0 +1,94 @@
+"""headstart.json: what a saved model is, in plain values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any
+
+from headstart.errors import ArtifactError
+from headstart.records import Modality, Task
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The contents of headstart.json."""
+
+    format: int
+    """Of the folder; a newer one than `FORMAT` cannot be read."""
+    headstart_version: str
+    created: str
+    """UTC, ISO 8601."""
+    task: Task
+    modality: Modality
+    labels: tuple[str, ...]
+    """In the order of the network's outputs; empty for the value task."""
+    thresholds: tuple[float, ...]
+    """From which probability each label is given, for the multi task."""
+    preprocess: dict[str, Any]
+    backbone: dict[str, Any]
+    """The backbone's `BackboneInfo`, licence and sha256 included."""
+    strategy: str
+    block: str
+    """Which features the head takes: a block's name, 'last' or 'multi'."""
+    views: tuple[str, ...]
+    """Views averaged inside the network: '' as it is, 'flip' mirrored."""
+    settings: dict[str, Any]
+    """The options `fit` was called with."""
+    packages: dict[str, str]
+    """Versions the model was made with."""
+    files: dict[str, str]
+    """SHA-256 of every other file of the folder."""
+
+    @property
+    def num_outputs(self) -> int:
+        """K."""
+        return max(len(self.labels), 1)
+
+    def as_text(self) -> str:
+        """As the file's text."""
+        return (
+            json.dumps({field.name: getattr(self, field.name) for field in fields(self)}, indent=1, ensure_ascii=False) + "\n"
+        )
+
+    @classmethod
+    def from_text(cls, text: str, *, where: str) -> Manifest:
+        """Read the file's text.
+
+        Args:
+            text: of headstart.json.
+            where: the folder, for messages.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            ArtifactError: if it is no manifest, or of a newer format.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            found = int(values["format"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{where} is no saved model: headstart.json cannot be read ({type(error).__name__}: {error}).",
+                expected="the folder that `headstart fit --out` made, unchanged.",
+                mend="copy the whole folder again from where it was made.",
+            ) from error
+        if found > FORMAT:
+            raise ArtifactError(
+                f"{where} has format {found}, and this headstart reads up to {FORMAT}.",
+                expected=f"a model saved by headstart of format {FORMAT} or older.",
+                mend=f"pip install --upgrade headstart; the model was made by {values.get('headstart_version')}.",
+            )
+        names = {field.name for field in fields(cls)}
+        missing = sorted(names - values.keys())
+        if missing:
+            raise ArtifactError(
+                f"{where} is no whole model: headstart.json lacks {', '.join(missing)}.",
+                expected=f"the settings {', '.join(sorted(names))}.",
+                mend="copy the whole folder again from where it was made.",
+            )
+        tuples = {name: tuple(values[name]) for name in ("labels", "thresholds", "views")}
+        return cls(**({name: values[name] for name in names} | tuples))

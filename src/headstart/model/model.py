@@ -1,0 +1,259 @@
+"""An adapted model in use: the saved preprocess and the saved network, without torch."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+import onnxruntime
+
+from headstart import runtime
+from headstart.data.folders import files_below
+from headstart.data.modality import modality_of_name
+from headstart.errors import ArtifactError, DataError
+from headstart.inference import ordered_map
+from headstart.model.manifest import Manifest
+from headstart.preprocess.image import ImagePreprocess, UnreadableItemError
+from headstart.preprocess.items import item_name
+from headstart.records import Prediction
+
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The evidence a model was saved with."""
+
+    content: dict[str, Any]
+    """report.json."""
+
+    def __str__(self) -> str:
+        """The outcome in one line."""
+        summary = self.content["summary"]
+        scores = summary["test"]
+        name = next(iter(scores))
+        low, high = scores[f"{name}_ci95"]
+        against = f", majority class {summary['majority_accuracy']:.3f}" if summary.get("majority_accuracy") is not None else ""
+        return (
+            f"{name} {scores[name]:.3f} [{low:.3f}, {high:.3f}], strategy {summary['strategy']}, "
+            f"backbone {summary['backbone']}{against}, {summary['seconds']['total']:.1f} s"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What the network said of the readable items."""
+
+    items: tuple[str, ...]
+    values: np.ndarray
+    """(N, K) float32: probabilities, or (N, 1) values."""
+    unreadable: dict[str, str]
+    """Reason for each item that could not be read."""
+
+
+@final
+class Model:
+    """A saved model, opened: give it items, it gives predictions."""
+
+    def __init__(
+        self, *, folder: Path, manifest: Manifest, session: onnxruntime.InferenceSession, report: dict[str, Any]
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.preprocess = ImagePreprocess.from_json(manifest.preprocess)
+        self.report = Report(content=report)
+        self._session = session
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, in the order of the network's outputs."""
+        return self.manifest.labels
+
+    def predict(self, items: Any, *, unreadable: Literal["raise", "skip"] = "raise") -> list[Prediction]:  # noqa: ANN401
+        """Label new items.
+
+        Args:
+            items: one item or several: paths, folders (all items below them), bytes, arrays (H, W, 3), PIL images.
+            unreadable: what to do with items that cannot be read: 'raise' names them all, 'skip' leaves them out.
+
+        Returns:
+            A prediction for each item, in their order.
+
+        Raises:
+            DataError: if there is no item, or some cannot be read.
+        """
+        answers = self.answers(items)
+        if answers.unreadable and unreadable == "raise":
+            raise unreadable_error(answers.unreadable)
+        return self.interpret(answers)
+
+    def interpret(self, answers: Answers) -> list[Prediction]:
+        """Put answers into words: labels and probabilities, or values."""
+        return [self._prediction(item, row) for item, row in zip(answers.items, answers.values, strict=True)]
+
+    def answers(self, items: Any) -> Answers:  # noqa: ANN401 - any kind of item
+        """Run the network on items.
+
+        Args:
+            items: as for `predict`.
+
+        Returns:
+            What the network gave for the readable ones, and why the others are not.
+
+        Raises:
+            DataError: if there is no item.
+        """
+        named = expand(items, self.manifest.modality)
+        if not named:
+            raise DataError(
+                "there is no item to predict.",
+                expected=f"one or more {self.manifest.modality} items, or a folder of them.",
+                mend="check the path.",
+            )
+        rows: list[np.ndarray] = []
+        names: list[str] = []
+        failed: dict[str, str] = {}
+        for done, values, failures in ordered_map(self._run, _in_batches(named), num_workers=runtime.num_cores()):
+            names += done
+            rows.append(values)
+            failed |= failures
+        return Answers(items=tuple(names), values=np.concatenate(rows), unreadable=failed)
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Run the network on preprocessed items: (B, 3, S, S) float32 to (B, K) float32."""
+        return self._session.run(None, {"pixels": batch})[0]
+
+    def save(self, path: str | Path) -> Path:
+        """Save a copy of the model's folder.
+
+        Args:
+            path: where; must not exist yet, or be a saved model, which is then replaced.
+
+        Returns:
+            The path.
+
+        Raises:
+            ArtifactError: if something else is there, or the disk is full.
+        """
+        target = Path(path)
+        check_replaceable(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            shutil.copytree(self.folder, work, dirs_exist_ok=True)
+            move_into_place(work, target)
+        except OSError as error:
+            shutil.rmtree(work, ignore_errors=True)
+            raise cannot_write(target, error) from error
+        return target
+
+    def _run(self, few: list[tuple[str, Any]]) -> tuple[list[str], np.ndarray, dict[str, str]]:
+        names, pixels, failures = [], [], {}
+        for name, item in few:
+            try:
+                pixels.append(self.preprocess.pixels(item, name=name))
+                names.append(name)
+            except UnreadableItemError as error:
+                failures[name] = error.reason
+        if not pixels:
+            return [], np.empty((0, self.manifest.num_outputs), np.float32), failures
+        return names, self.run(self.preprocess.normalise(np.stack(pixels))), failures
+
+    def _prediction(self, item: str, row: np.ndarray) -> Prediction:
+        if self.manifest.task == "value":
+            return Prediction(item=item, value=float(row[0]))
+        order = np.argsort(-row, kind="stable")
+        probabilities = {self.labels[i]: float(row[i]) for i in order}
+        chosen = tuple(self.labels[i] for i in order if row[i] >= self.manifest.thresholds[i])
+        top = int(order[0])
+        return Prediction(
+            item=item,
+            label=self.labels[top],
+            probability=float(row[top]),
+            probabilities=probabilities,
+            labels=chosen if self.manifest.task == "multi" else (),
+        )
+
+
+def expand(items: Any, modality: str) -> list[tuple[str, Any]]:  # noqa: ANN401 - any kind of item
+    """Name items one by one, folders opened up, in order.
+
+    Args:
+        items: one item or a sequence of items.
+        modality: which files of a folder count.
+
+    Returns:
+        (name, item) pairs.
+    """
+    several = items if isinstance(items, list | tuple) else [items]
+    named: list[tuple[str, Any]] = []
+    for position, item in enumerate(several):
+        path = Path(item) if isinstance(item, str | Path) else None
+        if path is not None and path.is_dir():
+            named += [(str(file), file) for file in files_below(path) if modality_of_name(file.name) == modality]
+        else:
+            named.append((str(item) if path is not None else f"{position}: {item_name(item)}", item))
+    return named
+
+
+def unreadable_error(reasons: dict[str, str]) -> DataError:
+    """One error for all items that cannot be read."""
+    told = "".join(f"\n  - {name}: {reason}" for name, reason in islice(reasons.items(), 20))
+    more = f"\n  - … and {len(reasons) - 20} more" if len(reasons) > 20 else ""
+    return DataError(
+        f"{len(reasons)} item{'s' * (len(reasons) != 1)} cannot be read:{told}{more}",
+        expected="whole items in a format that can be read.",
+        mend="replace or remove them; from Python, predict(items, unreadable='skip') leaves them out.",
+    )
+
+
+def check_replaceable(target: Path) -> None:
+    """Refuse to write over anything that is not a saved model.
+
+    Raises:
+        ArtifactError: if something else is at the path.
+    """
+    if not target.exists() and not target.is_symlink():
+        return
+    if target.is_dir() and ((target / "headstart.json").is_file() or not any(target.iterdir())):
+        return
+    raise ArtifactError(
+        f"{target} exists and is not a saved model.",
+        expected="a path where nothing is, or a model saved earlier, which is then replaced.",
+        mend="choose another path for --out, or remove what is there.",
+    )
+
+
+def move_into_place(work: Path, target: Path) -> None:
+    """Make a finished folder appear under its name in one step; an older model there goes away only then."""
+    old = target.with_name(f".{target.name}.replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    work.chmod(0o755)
+    work.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def cannot_write(target: Path, error: OSError) -> ArtifactError:
+    """The error for a folder that cannot be written."""
+    return ArtifactError(
+        f"{target} cannot be written: {error.strerror or error}.",
+        expected="a folder that can be written, with about 25 MB free.",
+        mend="free some space, or choose another path for --out.",
+    )
+
+
+def _in_batches(named: Iterable[tuple[str, Any]]) -> Iterable[list[tuple[str, Any]]]:
+    remaining = iter(named)
+    while few := list(islice(remaining, BATCH_SIZE)):
+        yield few
+
+
+__all__: Sequence[str] = ("Answers", "Model", "Report", "check_replaceable", "expand", "move_into_place", "unreadable_error")

@@ -1,0 +1,1 @@
+"""Items become network input; what cannot be read is refused by name."""

@@ -1,0 +1,167 @@
+"""The report: one HTML file that needs nothing but itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from headstart.errors import ArtifactError, MissingPackageError
+from headstart.report import charts, sections
+from headstart.report.words import duration, headline, name_items, percent, show
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_ROW = {"label", "precision", "recall", "f1", "support"}
+
+
+def write_report(report: dict[str, Any], path: Path) -> None:
+    """Write the report as one self-contained page; the file is there whole or not at all.
+
+    Args:
+        report: what report.json holds. Only `summary` must be there; a part whose facts are missing is left out.
+        path: of the HTML file; an older one is replaced.
+
+    Raises:
+        ArtifactError: if `report` has no summary, or the file cannot be written.
+    """
+    if not isinstance(report.get("summary"), dict):
+        raise ArtifactError(
+            f"the report for {path} has no summary.",
+            expected='an object with at least "summary", as report.json of a saved model holds.',
+            mend="run headstart fit again to make the evidence anew.",
+        )
+    page = render_report(report)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_text(page, encoding="utf-8", errors="replace")
+        partial.replace(path)
+    except OSError as error:
+        raise ArtifactError(
+            f"the report cannot be written to {path}: {error.strerror or error}.",
+            expected="a folder that can be written to, with room on its disk.",
+            mend="free some space or choose another place, then run headstart report again.",
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def render_report(report: dict[str, Any]) -> str:
+    """Make the page's markup.
+
+    Args:
+        report: what report.json holds, with at least `summary`.
+
+    Returns:
+        HTML; every text of the user's in it is escaped.
+
+    Raises:
+        MissingPackageError: if Jinja2 or matplotlib is not installed.
+    """
+    try:
+        import jinja2
+        from markupsafe import Markup
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("jinja2", extra="train", purpose="writing the report's page") from error
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["show"] = show
+    environment.filters["drawn"] = lambda chart: Markup(chart.svg)
+    return environment.get_template("report.html.j2").render(_gather(report))
+
+
+def _gather(report: dict[str, Any]) -> dict[str, Any]:
+    summary = report["summary"]
+    shell, python = sections.write_usage(summary)
+    return {
+        "title": _name_model(summary),
+        "headline": headline(report),
+        "about": sections.describe_model(report),
+        "created": show(report["created"]) if report.get("created") else "",
+        "version": show(report["headstart_version"]) if report.get("headstart_version") else "",
+        "tiles": sections.list_tiles(report),
+        "notices": sections.list_notices(report),
+        "choices": sections.list_choices(report),
+        "gate": _describe_gate(summary),
+        "mistakes": sections.list_mistakes(report),
+        "times": _gather_times(report),
+        "shell": shell,
+        "python": python,
+        **_gather_evidence(report),
+        **_gather_origins(report),
+    }
+
+
+def _gather_evidence(report: dict[str, Any]) -> dict[str, Any]:
+    evaluation = report.get("evaluation") or {}
+    rows = [row for row in evaluation.get("per_class") or [] if _ROW <= row.keys()]
+    confusion = evaluation.get("confusion") or {}
+    several = "mean_average_precision" in (report["summary"].get("test") or {}) or report["summary"].get("task") == "multi"
+    score = "f1" if several else "recall"
+    temperature = evaluation.get("temperature")
+    return {
+        "basis": show(evaluation["basis"]) if evaluation.get("basis") else "",
+        "score": score,
+        "class_bars": charts.draw_class_bars(rows, score),
+        "most_bars": charts.MOST_BARS,
+        "per_class": [{**row, "label": show(row["label"])} for row in rows],
+        "confusion": charts.draw_confusion(confusion.get("labels") or [], confusion.get("counts") or []),
+        "pairs": sections.list_confusions(confusion),
+        "reliability": charts.draw_reliability(evaluation.get("reliability") or []),
+        "temperature": f"{temperature:.2f}" if isinstance(temperature, int | float) else "",
+        "values": charts.draw_values(evaluation.get("predictions_vs_targets") or []),
+    }
+
+
+def _gather_origins(report: dict[str, Any]) -> dict[str, Any]:
+    summary, data, backbone = report["summary"], report.get("data") or {}, report.get("backbone") or {}
+    counts = {name: count for name, count in (summary.get("counts") or {}).items() if count}
+    facts = {"source": data.get("source"), "split": data.get("split"), **counts}
+    classes = [{**row, "label": show(row.get("label", ""))} for row in data.get("classes") or []]
+    return {
+        "data_facts": sections.list_facts(facts),
+        "classes": classes,
+        "most_items": max((row.get("train") or 0 for row in classes), default=0) or 1,
+        "backbone_facts": sections.list_facts({name: value for name, value in backbone.items() if name != "blocks"}),
+        "blocks": backbone.get("blocks") or [],
+        "preprocess_facts": sections.list_facts(report.get("preprocess") or {}),
+        "items": name_items(summary, 2),
+    }
+
+
+def _gather_times(report: dict[str, Any]) -> dict[str, Any] | None:
+    stages = sections.list_stages(report)
+    total = sum(seconds for _, seconds, _ in stages)
+    if total <= 0:
+        return None
+    legend = [
+        {"name": name, "time": duration(seconds), "share": percent(seconds / total), "colour": colour}
+        for name, seconds, colour in stages
+    ]
+    return {"chart": charts.draw_times(stages), "legend": legend, "total": duration(total)}
+
+
+def _describe_gate(summary: dict[str, Any]) -> str:
+    gate, floor = summary.get("gate") or {}, summary.get("floor") or {}
+    told = []
+    if floor.get("cv_accuracy") is not None:
+        head = f" ({show(floor['head'])} head)" if floor.get("head") else ""
+        told.append(
+            f"The floor, an exactly solved head on frozen features{head}, got {floor['cv_accuracy']:.3f} in cross-validation."
+        )
+    if gate.get("kept"):
+        tried = ", ".join(show(name) for name in gate.get("tried") or [])
+        told.append(f"Tried beside it: {tried}. Kept: {show(gate['kept'])}." if tried else f"Kept: {show(gate['kept'])}.")
+    if gate.get("reason"):
+        reason = show(gate["reason"])
+        told.append(f"{reason[0].upper()}{reason[1:]}{'' if reason.endswith('.') else '.'}")
+    return " ".join(told)
+
+
+def _name_model(summary: dict[str, Any]) -> str:
+    name = Path(str(summary.get("artifact") or "model")).name
+    return show(name.removesuffix(".hs") or name or "model")

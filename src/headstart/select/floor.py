@@ -1,0 +1,189 @@
+"""The floor: the best exactly solved head on frozen features. Always computed, always the thing to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.data.targets import encode_targets
+from headstart.evidence.calibration import fit_label_calibration, fit_temperature, sigmoid, softmax
+from headstart.evidence.metrics import count_confusion, macro_f1
+from headstart.features import FeatureTable
+from headstart.heads.choose import ChoicePlan, HeadChoice, choose_head
+from headstart.heads.linear import LinearHead
+from headstart.heads.ridge import balanced_class_weights
+from headstart.records import Dataset, Splits, Task
+from headstart.select.geometry import contestants
+from headstart.select.trial import Trial, better, hold_trial
+
+# From this ratio of the largest class to the smallest, 'auto' asks cross-validation whether classes should weigh alike.
+IMBALANCE = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """From a head's scores to what a model says."""
+
+    temperatures: np.ndarray
+    """(K,) float64, > 0; all equal for the single task, ones for the value task."""
+    thresholds: np.ndarray
+    """(K,) float64: from which probability a label is given, for the multi task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """The chosen head, the features it stands on, and how both were chosen."""
+
+    block: str
+    head: LinearHead
+    calibration: Calibration
+    choice: HeadChoice
+    labels: tuple[str, ...]
+    choices: tuple[dict[str, Any], ...]
+    """Questions asked of the data, with candidates and reasons, for the report."""
+
+    def answers(self, features: np.ndarray, task: Task) -> np.ndarray:
+        """Calibrated answers.
+
+        Args:
+            features: (N, D) float32 at the floor's block.
+            task: what the head tells.
+
+        Returns:
+            (N, K) float64: probabilities (single: rows sum to 1; multi: one a label), or (N, 1) values.
+        """
+        scores = self.head.scores(features).astype(np.float64) / self.calibration.temperatures
+        match task:
+            case "single":
+                return softmax(scores)
+            case "multi":
+                return sigmoid(scores)
+            case "value":
+                return scores
+
+
+def find_floor(
+    table: FeatureTable, dataset: Dataset, splits: Splits, labels: tuple[str, ...], *, balance: str, seed: int
+) -> Floor:
+    """Choose block, class weights, head and penalty by cross-validation within train, and fit the head on all of train.
+
+    Args:
+        table: features of all items.
+        dataset: the samples.
+        splits: who trains, and the groups that stay together.
+        labels: K labels of the train side, in order.
+        balance: 'auto', 'weights' or 'none'.
+        seed: deals the items to folds.
+
+    Returns:
+        The floor.
+    """
+    ids = list(splits.train)
+    targets = encode_targets(dataset, ids, labels)
+    groups = np.array([splits.groups.get(id_) or f"\0{id_}" for id_ in ids]) if splits.groups else None
+    block, questions = _choose_block(table, dataset, splits, seed)
+    features = table.features(block, ids)
+
+    def solve(weights: np.ndarray | None) -> HeadChoice:
+        plan = ChoicePlan(seed=seed, block_widths=table.spec.widths(block))
+        count = len(labels) if dataset.task == "single" else None
+        return choose_head(features, targets, task=dataset.task, num_classes=count, groups=groups, balance=weights, plan=plan)
+
+    choice, asked = _choose_balance(solve, dataset, targets, labels, balance)
+    questions += [*asked, _head_question(choice)]
+    return Floor(
+        block=block,
+        head=choice.head,
+        calibration=calibrate(dataset, choice, targets, len(labels)),
+        choice=choice,
+        labels=labels,
+        choices=tuple(questions),
+    )
+
+
+def calibrate(dataset: Dataset, choice: HeadChoice, targets: np.ndarray, num_labels: int) -> Calibration:
+    """Fit temperature, and thresholds for the multi task, on the winner's out-of-fold scores."""
+    truth = targets[choice.rows]
+    match dataset.task:
+        case "single":
+            temperatures = np.full(num_labels, fit_temperature(choice.scores, truth))
+            return Calibration(temperatures=temperatures, thresholds=np.full(num_labels, 0.5))
+        case "multi":
+            found = fit_label_calibration(choice.scores, truth > 0.5)
+            return Calibration(temperatures=found.temperatures, thresholds=found.thresholds)
+        case "value":
+            return Calibration(temperatures=np.ones(1), thresholds=np.full(1, 0.5))
+
+
+def _choose_block(table: FeatureTable, dataset: Dataset, splits: Splits, seed: int) -> tuple[str, list[dict[str, Any]]]:
+    """The last block's features alone, or every block's together."""
+    names = ("last", "multi") if table.spec.width > table.spec.widths("last")[0] else ("last",)
+    items = contestants(dataset, splits.train, splits.groups)
+    if len(names) == 1 or items is None:
+        return "last", []
+    trials = {
+        name: hold_trial(name, table.features(name, splits.train), table.spec.widths(name), items, seed=seed) for name in names
+    }
+    wins, told = better(trials["multi"], trials["last"])
+    kept = "multi" if wins else "last"
+    return kept, [question("features: the last block's, or all blocks' together", kept, told, trials.values())]
+
+
+def _choose_balance(
+    solve: Any,  # noqa: ANN401 - class weights to head choice
+    dataset: Dataset,
+    targets: np.ndarray,
+    labels: tuple[str, ...],
+    balance: str,
+) -> tuple[HeadChoice, list[dict[str, Any]]]:
+    if dataset.task != "single" or balance == "none":
+        return solve(None), []
+    weights = balanced_class_weights(targets, len(labels))
+    if balance == "weights":
+        return solve(weights), [question("class weights", "weights", "as asked")]
+    counts = np.bincount(targets, minlength=len(labels))
+    plain = solve(None)
+    if counts.max() < IMBALANCE * counts.min():
+        return plain, []
+    weighted = solve(weights)
+    marks = {
+        name: _macro_and_accuracy(choice, targets, len(labels)) for name, choice in (("none", plain), ("weights", weighted))
+    }
+    gained = marks["weights"][0] - marks["none"][0]
+    lost = marks["none"][1] - marks["weights"][1]
+    kept = "weights" if gained > 0.01 and gained > lost else "none"
+    told = f"weights change the macro-F1 by {gained:+.3f} and the accuracy by {-lost:+.3f}, out of fold"
+    trials = [{"name": name, "score": round(mark[0], 4), "note": f"accuracy {mark[1]:.4f}"} for name, mark in marks.items()]
+    return (weighted if kept == "weights" else plain), [question("class weights", kept, told) | {"candidates": trials}]
+
+
+def _macro_and_accuracy(choice: HeadChoice, targets: np.ndarray, num_labels: int) -> tuple[float, float]:
+    said, truth = choice.scores.argmax(axis=1), targets[choice.rows]
+    return macro_f1(count_confusion(truth, said, num_labels)), float((said == truth).mean())
+
+
+def _head_question(choice: HeadChoice) -> dict[str, Any]:
+    best: dict[str, Any] = {}
+    for candidate in choice.candidates:
+        if candidate.kind not in best or candidate.gap < best[candidate.kind].gap:
+            best[candidate.kind] = candidate
+    value = choice.chosen.cv_rmse is not None
+    rows = [
+        {
+            "name": kind if candidate.penalty is None else f"{kind}, penalty {candidate.penalty:.3g}",
+            "score": round(candidate.cv_rmse if value else candidate.cv_accuracy, 4),
+            "note": f"{'RMSE' if value else f'log-loss {candidate.cv_log_loss:.4f}'}, ± {candidate.standard_error:.4f}",
+        }
+        for kind, candidate in best.items()
+    ]
+    return question("head", choice.chosen.kind, choice.reason) | {"candidates": rows}
+
+
+def question(asked: str, kept: str, reason: str, trials: Any = ()) -> dict[str, Any]:  # noqa: ANN401 - any iterable of trials
+    """One question asked of the data, as the report shows it."""
+    return {"question": asked, "kept": kept, "reason": reason, "candidates": [trial.as_json() for trial in trials]}
+
+
+__all__ = ["Calibration", "Floor", "Trial", "calibrate", "find_floor", "question"]

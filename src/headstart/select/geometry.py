@@ -1,0 +1,115 @@
+"""How pictures become square: cropped, padded or squashed, asked of the data on a small part of it.
+
+Padding is what stands unless another is better by more than one standard error: on 643 photos in 10 classes it lifted a
+plain logistic head from 0.860 to 0.879 accuracy over crop, and nothing in a picture is lost by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from headstart.data.targets import encode_targets, labels_in
+from headstart.features import extract
+from headstart.features.extract import Progress
+from headstart.features.prefix import Prefix
+from headstart.preprocess.image import ImagePreprocess
+from headstart.records import Dataset, Sample
+from headstart.select.trial import Contestants, Trial, better, hold_trial
+
+DEFAULT = "pad"
+OTHERS = ("squash", "crop")
+# Two more passes over 15 % of the items make 1.3 forward passes an item; more than 256 items tell no more.
+SHARE = 0.15
+MAX_ITEMS = 256
+# Fewer items than this tell nothing: the standard error of the difference is then several points.
+MIN_ITEMS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometryChoice:
+    """What was chosen, and what it was chosen on."""
+
+    preprocess: ImagePreprocess
+    trials: tuple[Trial, ...]
+    reason: str
+    asked: frozenset[str]
+    """Ids the choice was made on; they must train, or the test would have been read before its time."""
+
+
+def choose_geometry(
+    prefix: Prefix, dataset: Dataset, *, geometry: str, seed: int, progress: Progress | None = None
+) -> GeometryChoice:
+    """Choose the geometry by cross-validation on a part of what may train.
+
+    Args:
+        prefix: the compiled prefix.
+        dataset: as read; items of its own test or valid split are not looked at.
+        geometry: 'auto', or the one the user wants.
+        seed: of the part, and of the folds.
+        progress: told of the items done.
+
+    Returns:
+        The preprocess with the geometry set.
+    """
+    base = prefix.spec.preprocess
+    if geometry != "auto":
+        return _settled(base, geometry, "as asked")
+    asked = _part(dataset, seed)
+    if len(asked) < MIN_ITEMS:
+        reason = f"too few items to ask the data ({len(asked)} of the {MIN_ITEMS} it takes); padding loses nothing of a picture"
+        return _settled(base, DEFAULT, reason)
+    trials = []
+    for name in (DEFAULT, *OTHERS):
+        table = extract(prefix, base.with_geometry(name), asked, progress=progress)
+        items = contestants(dataset, table.ids)
+        if items is None:
+            return _settled(base, DEFAULT, "too few readable items to ask the data")
+        trials.append(hold_trial(name, table.features("multi"), prefix.spec.widths("multi"), items, seed=seed))
+    kept, reason = trials[0], ""
+    for challenger in sorted(trials[1:], key=lambda trial: trial.loss):
+        wins, told = better(challenger, kept)
+        reason = reason or told
+        if wins:
+            kept, reason = challenger, told
+            break
+    return GeometryChoice(
+        preprocess=base.with_geometry(kept.name),
+        trials=tuple(trials),
+        reason=f"by cross-validation on {len(asked)} items; {reason}",
+        asked=frozenset(sample.id for sample in asked),
+    )
+
+
+def contestants(dataset: Dataset, ids: Sequence[str], groups: dict[str, str] | None = None) -> Contestants | None:
+    """The targets of some items for a comparison, or None where they are of fewer than two classes."""
+    labels = labels_in(dataset, ids)
+    if dataset.task != "value" and len(labels) < 2 - (dataset.task == "multi"):
+        return None
+    targets = encode_targets(dataset, ids, labels)
+    grouped = np.array([(groups or {}).get(id_) or f"\0{id_}" for id_ in ids]) if groups else None
+    return Contestants(task=dataset.task, targets=targets, num_classes=len(labels), groups=grouped)
+
+
+def _settled(base: ImagePreprocess, geometry: str, reason: str) -> GeometryChoice:
+    return GeometryChoice(preprocess=base.with_geometry(geometry), trials=(), reason=reason, asked=frozenset())
+
+
+def _part(dataset: Dataset, seed: int) -> list[Sample]:
+    """A run of neighbours from every class: copies and frames of a scene mostly lie side by side, so few groups are touched."""
+    by_class: dict[str, list[Sample]] = {}
+    for sample in dataset.samples:
+        if sample.split in {None, "train"}:
+            by_class.setdefault(sample.labels[0] if sample.labels else "", []).append(sample)
+    total = sum(len(samples) for samples in by_class.values())
+    share = min(SHARE, MAX_ITEMS / max(total, 1))
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for samples in by_class.values():
+        count = round(share * len(samples))
+        if count >= 2 or dataset.task != "single":
+            start = int(rng.integers(0, len(samples) - count + 1))
+            chosen += samples[start : start + count]
+    return chosen

@@ -1,0 +1,87 @@
+"""One trial: a ridge head cross-validated on some features, and what two trials on the same items say of each other.
+
+Ridge is the yardstick wherever features are compared (geometry, blocks, views): one decomposition gives every item's
+out-of-fold scores, so that a comparison costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from headstart.heads.choose import ChoicePlan, choose_head
+from headstart.heads.temperature import log_losses, yes_no_losses
+from headstart.records import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestants:
+    """The items that features are compared on."""
+
+    task: Task
+    targets: np.ndarray
+    """As `encode_targets` gives them."""
+    num_classes: int
+    groups: np.ndarray | None = None
+    """(N,) group of each item, if any has one; groups are left out together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How well one kind of features did."""
+
+    name: str
+    losses: np.ndarray
+    """(N,) out-of-fold loss of each item: log-loss in nats, or squared error for the value task."""
+    score: float
+    """Accuracy in [0, 1]; R² for the value task."""
+    note: str = ""
+
+    @property
+    def loss(self) -> float:
+        """Mean over the items."""
+        return float(self.losses.mean())
+
+    def as_json(self) -> dict[str, object]:
+        """As a candidate of the report's choices."""
+        return {"name": self.name, "score": round(self.score, 4), "note": self.note or f"loss {self.loss:.4f}"}
+
+
+def hold_trial(name: str, features: np.ndarray, block_widths: tuple[int, ...], items: Contestants, *, seed: int) -> Trial:
+    """Cross-validate ridge on some features.
+
+    Args:
+        name: what the features are called.
+        features: (N, D) float32.
+        block_widths: widths of the blocks side by side in them.
+        items: what they are to tell.
+        seed: deals the items to folds; the same for every trial of a comparison.
+
+    Returns:
+        The trial.
+    """
+    plan = ChoicePlan(seed=seed, candidates=("ridge",), block_widths=block_widths)
+    choice = choose_head(
+        features, items.targets, task=items.task, num_classes=items.num_classes or None, groups=items.groups, plan=plan
+    )
+    targets, scores = items.targets[choice.rows], choice.scores.astype(np.float64)
+    match items.task:
+        case "single":
+            losses = log_losses(scores / choice.chosen.temperature, targets)
+            score = float((scores.argmax(axis=1) == targets).mean())
+        case "multi":
+            losses = yes_no_losses(scores / choice.chosen.temperature, targets).mean(axis=1)
+            score = float(((scores > 0) == (targets > 0.5)).mean())
+        case "value":
+            losses = (scores[:, 0] - targets) ** 2
+            score = float(1.0 - losses.mean() / max(float(targets.var()), 1e-300))
+    return Trial(name=name, losses=losses, score=score)
+
+
+def better(challenger: Trial, holder: Trial) -> tuple[bool, str]:
+    """Whether a challenger's loss is lower by more than one standard error of the paired difference, and so in words."""
+    difference = holder.losses - challenger.losses
+    gain = float(difference.mean())
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("inf")
+    return gain > error, f"{challenger.name} against {holder.name}: loss lower by {gain:.4f} ± {error:.4f}"
