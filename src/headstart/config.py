@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, fields
-from typing import Any, get_args
+from operator import index
+from typing import Any, SupportsIndex, get_args
 
 from headstart.errors import SettingError
 from headstart.records import Modality, Task
@@ -102,10 +103,29 @@ class FitSettings:
                     expected=f"one of {', '.join(names)}.",
                     mend=f"did you mean {near[0]!r}?" if near else "leave it out.",
                 )
-        given = {name: value for name, value in options.items() if value is not None}
-        if isinstance(given.get("merge_labels"), dict):
-            given["merge_labels"] = tuple(given["merge_labels"].items())
+        given = {name: _typed(name, value) for name, value in options.items() if value is not None}
         return cls(**given)
+
+
+def _typed(name: str, value: Any) -> Any:  # noqa: ANN401 - from Python an option may be of any type
+    """The value as the type the option has; a number from numpy counts as a number."""
+    match name:
+        case "budget":
+            return value
+        case "merge_labels" if isinstance(value, dict):
+            return tuple(value.items())
+        case "merge_labels" if isinstance(value, tuple):
+            return value
+        case "seed" | "image_size" if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+            return index(value)
+    if isinstance(value, str) and name not in {"seed", "image_size", "merge_labels"}:
+        return value
+    kind = {"seed": "a whole number", "image_size": "a whole number", "merge_labels": "a dict of found to used"}
+    raise SettingError(
+        f"{name} is {value!r}, of type {type(value).__name__}.",
+        expected=f"{kind.get(name, 'a string')}.",
+        mend=f"convert it, or leave {name} out.",
+    )
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

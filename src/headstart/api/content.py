@@ -78,14 +78,13 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "choices": _choices(story),
         "evaluation": evaluation,
         "seconds": {step: round(value, 3) for step, value in seconds.items()},
-        "warnings": warnings(story),
+        "warnings": _warnings(story),
     }
 
 
-def warnings(story: Story) -> list[str]:
-    """What a user must hear, in words."""
-    told = [f"{finding.message} Mend: {finding.mend}" for finding in story.findings if finding.severity != "info"]
-    told += story.evidence.evaluation.warnings
+def _warnings(story: Story) -> list[str]:
+    """What a user must hear beside the findings about the data."""
+    told = list(story.evidence.evaluation.warnings)
     told += story.table.notes
     if story.prefix.spec.why_torch:
         told.append(f"the backbone runs on torch, not compiled: {story.prefix.spec.why_torch}")
@@ -102,6 +101,7 @@ def warnings(story: Story) -> list[str]:
 def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
     table, floor = story.table, story.floor
     evaluation = story.evidence.evaluation
+    found = [f"{finding.message} Mend: {finding.mend}" for finding in story.findings if finding.severity != "info"]
     groups = set(story.splits.groups.values()) - {sample.group for sample in story.dataset.samples}
     steps = ("read", "features", "check", "head", "tune", "evaluate", "report", "total")
     return {
@@ -124,7 +124,7 @@ def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "seconds": {step: round(seconds.get(step, 0.0), 3) for step in steps},
         "items_per_second": round((table.hits + table.misses) / max(table.seconds, 1e-9), 1),
         "cache": {"hits": table.hits, "misses": table.misses},
-        "warnings": warnings(story),
+        "warnings": [*found, *_warnings(story)],
     }
 
 

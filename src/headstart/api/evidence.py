@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from headstart.config import FitSettings
 from headstart.data.folds import cross_validation_folds
 from headstart.data.targets import encode_targets
+from headstart.errors import DataError
 from headstart.evidence.evaluate import evaluate_multi, evaluate_repeated, evaluate_single, evaluate_value
 from headstart.evidence.evaluation import Evaluation
 from headstart.features import FeatureTable
 from headstart.records import Dataset, Splits
-from headstart.select.floor import Floor, find_floor
+from headstart.select.floor import Floor, FloorPlan, find_floor
 
 NUM_FOLDS = 5
 MOST_REPEATS = 5
@@ -37,7 +37,7 @@ class Evidence:
     num_leaks: int = 0
 
 
-def gather_evidence(table: FeatureTable, dataset: Dataset, splits: Splits, floor: Floor, *, settings: FitSettings) -> Evidence:
+def gather_evidence(table: FeatureTable, dataset: Dataset, splits: Splits, floor: Floor, plan: FloorPlan) -> Evidence:
     """Evaluate on the test split, or by repeated cross-validation where there is none.
 
     Args:
@@ -45,17 +45,17 @@ def gather_evidence(table: FeatureTable, dataset: Dataset, splits: Splits, floor
         dataset: the samples.
         splits: who trained and who tests.
         floor: the head, fitted on train.
-        settings: seed, balance.
+        plan: how the floor was sought, to seek it again within folds.
 
     Returns:
         The evidence.
     """
     majority = _majority(dataset, splits)
     if not splits.test:
-        return _cross_validate(table, dataset, splits, floor.labels, majority, settings)
+        return _cross_validate(table, dataset, splits, floor.labels, majority, plan)
     ids = splits.test
     answers = floor.answers(table.features(floor.block, ids), dataset.task)
-    evaluation = evaluate(dataset, ids, answers, floor, seed=settings.seed, majority=majority)
+    evaluation = evaluate(dataset, ids, answers, floor, seed=plan.seed, majority=majority)
     clean = _without_leaks(dataset, splits)
     if len(clean) in {0, len(ids)}:
         return Evidence(evaluation=evaluation, ids=ids, answers=answers)
@@ -65,7 +65,7 @@ def gather_evidence(table: FeatureTable, dataset: Dataset, splits: Splits, floor
         evaluation=evaluation,
         ids=ids,
         answers=answers,
-        without_leaks=evaluate(dataset, kept, answers[rows], floor, seed=settings.seed, majority=majority),
+        without_leaks=evaluate(dataset, kept, answers[rows], floor, seed=plan.seed, majority=majority),
         num_leaks=len(ids) - len(clean),
     )
 
@@ -124,14 +124,12 @@ def _cross_validate(
     splits: Splits,
     labels: tuple[str, ...],
     majority: str | None,
-    settings: FitSettings,
+    plan: FloorPlan,
 ) -> Evidence:
     """Everything that was chosen on all items is chosen again within each fold's train part."""
     ids = splits.train
-    repeats = max(1, min(MOST_REPEATS, REPEATED_ITEMS // len(ids)))
-    folds = cross_validation_folds(
-        dataset, ids, seed=settings.seed, groups=splits.groups, num_folds=min(NUM_FOLDS, len(ids)), num_repeats=repeats
-    )
+    repeats, num_folds = max(1, min(MOST_REPEATS, REPEATED_ITEMS // len(ids))), max(2, min(NUM_FOLDS, len(ids)))
+    folds = cross_validation_folds(dataset, ids, seed=plan.seed, groups=splits.groups, num_folds=num_folds, num_repeats=repeats)
     answers = np.full((repeats, len(ids), max(len(labels), 1)), np.nan)
     floors: list[Floor] = []
     for repeat in range(repeats):
@@ -141,21 +139,27 @@ def _cross_validate(
                 continue
             learning = tuple(ids[row] for row in np.flatnonzero(folds[repeat] != fold))
             part = replace(splits, train=learning)
-            floors.append(find_floor(table, dataset, part, labels, balance=settings.balance, seed=settings.seed + repeat))
+            floors.append(find_floor(table, dataset, part, labels, replace(plan, seed=plan.seed + repeat)))
             features = table.features(floors[-1].block, [ids[row] for row in held])
             answers[repeat, held] = floors[-1].answers(features, dataset.task)
     tested = np.flatnonzero(np.isfinite(answers).all(axis=(0, 2)))
+    if not len(tested):
+        raise DataError(
+            f"nothing can be held out of the {len(ids)} items: those of each class are one group, or copies of one item.",
+            expected="in every class items of at least two groups, or two that are no copies of each other.",
+            mend="add different items, or name the groups more finely.",
+        )
     kept, answers = tuple(ids[row] for row in tested), answers[:, tested]
     times = f", repeated {repeats} times" if repeats > 1 else ""
-    basis = f"{NUM_FOLDS}-fold cross-validation{times} over {len(kept)} items: an estimate, no separate test set"
+    basis = f"{num_folds}-fold cross-validation{times} over {len(kept)} items: an estimate, no separate test set"
     mean = answers.mean(axis=0)
     if dataset.task == "single":
         truth = encode_targets(dataset, kept, labels)
         evaluation = evaluate_repeated(
-            [(each, truth) for each in answers], labels, seed=settings.seed, majority=majority, basis=basis
+            [(each, truth) for each in answers], labels, seed=plan.seed, majority=majority, basis=basis
         )
     else:
-        evaluation = evaluate(dataset, kept, mean, floors[0], seed=settings.seed, majority=None, basis=basis)
+        evaluation = evaluate(dataset, kept, mean, floors[0], seed=plan.seed, majority=None, basis=basis)
     return Evidence(evaluation=evaluation, ids=kept, answers=mean)
 
 

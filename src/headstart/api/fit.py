@@ -13,23 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from headstart.api.content import Story, tell
-from headstart.api.evidence import Evidence, gather_evidence
+from headstart.api.evidence import gather_evidence
 from headstart.api.views import add_flips
 from headstart.api.writing import write_artifact
 from headstart.artifact.store import load
-from headstart.backbones import locate
+from headstart.backbones import BackboneSource, locate
 from headstart.config import FitSettings
 from headstart.data.checks import find_problems, raise_if_fatal
 from headstart.data.duplicates import NEAR_DUPLICATE_THRESHOLD, duplicate_groups, near_duplicate_groups
 from headstart.data.folds import needs_cross_validation
 from headstart.data.rows import ReadOptions
-from headstart.data.source import read_with_findings
+from headstart.data.source import Reading, read_with_findings
 from headstart.data.split import split
 from headstart.data.targets import labels_in
+from headstart.errors import SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
+from headstart.inference import blas_threads_for
 from headstart.model.model import Model, cannot_write, check_replaceable, move_into_place
-from headstart.records import Dataset, Finding, Splits
-from headstart.select.floor import find_floor
+from headstart.records import Dataset, Finding, Splits, Task
+from headstart.runtime import num_cores
+from headstart.select.floor import FloorPlan, find_floor
 from headstart.select.geometry import choose_geometry
 
 # Comparing every pair grows with the square of the items: a minute at this number on two cores.
@@ -94,41 +97,54 @@ def fit(
     with _workplace(out) as folder:
         with clock.step("read"):
             reading = read_with_findings(data, _read_options(settings), test=test)
-            dataset = reading.dataset
-            source = locate(settings.backbone, modality=dataset.modality)
-        with clock.step("features"):
-            prefix = compile_prefix(source, image_size=settings.image_size).wait()
-            told = _narrator(progress, "features")
-            geometry = choose_geometry(prefix, dataset, geometry=settings.geometry, seed=settings.seed, progress=None)
-            table = extract(prefix, geometry.preprocess, dataset.samples, progress=told)
-        with clock.step("check"):
-            near = _near_duplicates(table)
-            findings = check_dataset(dataset, table, near, reading.findings)
-            raise_if_fatal(findings)
-            splits = _split(dataset, table, near, geometry.asked, settings.seed)
-            labels = labels_in(dataset, splits.train)
-        with clock.step("features"):
-            table, flips = add_flips(table, prefix, dataset, splits, settings=settings, progress=told)
-        with clock.step("head"):
-            floor = find_floor(table, dataset, splits, labels, balance=settings.balance, seed=settings.seed)
-        with clock.step("evaluate"):
-            evidence: Evidence = gather_evidence(table, dataset, splits, floor, settings=settings)
+            _check_balance(settings.balance, reading.dataset.task)
+            source = locate(settings.backbone, modality=reading.dataset.modality)
+        with blas_threads_for(len(reading.dataset.samples), num_cores()) as num_workers:
+            plan = FloorPlan(balance=settings.balance, seed=settings.seed, num_workers=num_workers)
+            story = _adapt(reading, source, settings, plan, clock, _narrator(progress, "features"))
         with clock.step("report"):
-            story = Story(
-                settings=settings,
-                dataset=dataset,
-                prefix=prefix,
-                table=table,
-                geometry=geometry,
-                flips=flips,
-                findings=findings,
-                splits=splits,
-                floor=floor,
-                evidence=evidence,
-            )
             write_artifact(folder, story, lambda: tell(story, clock.seconds()))
-        model = _open_in_place(folder, out)
-    return model
+        return _open_in_place(folder, out)
+
+
+def _adapt(
+    reading: Reading,
+    source: BackboneSource,
+    settings: FitSettings,
+    plan: FloorPlan,
+    clock: Clock,
+    progress: Callable[[int, int], None] | None,
+) -> Story:
+    """Features, check, split, head, evidence."""
+    dataset = reading.dataset
+    with clock.step("features"):
+        prefix = compile_prefix(source, image_size=settings.image_size).wait()
+        geometry = choose_geometry(prefix, dataset, geometry=settings.geometry, seed=settings.seed)
+        table = extract(prefix, geometry.preprocess, dataset.samples, progress=progress)
+    with clock.step("check"):
+        near = _near_duplicates(table)
+        findings = check_dataset(dataset, table, near, reading.findings)
+        raise_if_fatal(findings)
+        splits = _split(dataset, table, near, geometry.asked, settings.seed)
+        labels = labels_in(dataset, splits.train)
+    with clock.step("features"):
+        table, flips = add_flips(table, prefix, dataset, splits, settings=settings, progress=progress)
+    with clock.step("head"):
+        floor = find_floor(table, dataset, splits, labels, plan)
+    with clock.step("evaluate"):
+        evidence = gather_evidence(table, dataset, splits, floor, plan)
+    return Story(
+        settings=settings,
+        dataset=dataset,
+        prefix=prefix,
+        table=table,
+        geometry=geometry,
+        flips=flips,
+        findings=findings,
+        splits=splits,
+        floor=floor,
+        evidence=evidence,
+    )
 
 
 def check_dataset(
@@ -154,6 +170,15 @@ def check_dataset(
     )
     order = {"error": 0, "warning": 1, "info": 2}
     return sorted([*noticed, *found], key=lambda finding: order[finding.severity])
+
+
+def _check_balance(balance: str, task: Task) -> None:
+    if balance == "weights" and task != "single":
+        raise SettingError(
+            f"balance is 'weights', and the task is {task}.",
+            expected="the single task: class weights are for items of one class each.",
+            mend="leave --balance out, or pass --balance none.",
+        )
 
 
 def _read_options(settings: FitSettings) -> ReadOptions:
@@ -227,6 +252,6 @@ def _open_in_place(folder: Path, out: str | Path | None) -> Model:
         model = load(folder)
         weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
         return model
-    load(folder)
+    model = load(folder)
     move_into_place(folder, Path(out))
-    return load(Path(out))
+    return model.moved_to(Path(out))

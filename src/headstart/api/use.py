@@ -49,7 +49,7 @@ def evaluate(model: Model | str | Path, data: Any, *, seed: int = 0, **columns: 
     """
     model = model if isinstance(model, Model) else load(model)
     manifest = model.manifest
-    options = ReadOptions(modality=manifest.modality, task=manifest.task, **columns)
+    options = ReadOptions(modality=manifest.modality, task=manifest.task, least_classes=1, **columns)
     dataset = read_with_findings(data, options).dataset
     own = [sample for sample in dataset.samples if sample.split == "test"]
     samples = own or list(dataset.samples)

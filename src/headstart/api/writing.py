@@ -13,10 +13,9 @@ import numpy as np
 from safetensors.numpy import save as save_tensors
 
 from headstart.api.content import Story
-from headstart.artifact.graph import Answer, assemble
 from headstart.artifact.store import ANSWER_TOLERANCE, NETWORK, NUM_GOLDEN, SELF_TEST, make_self_test, write
 from headstart.data.split import write_splits_csv
-from headstart.errors import BackboneError, HeadstartError
+from headstart.errors import BackboneError, HeadstartError, MissingPackageError
 from headstart.features.extract import FLIPPED
 from headstart.inference import open_session
 from headstart.model.manifest import FORMAT, Manifest
@@ -65,6 +64,10 @@ def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]
 
 
 def _network(story: Story) -> bytes:
+    try:
+        from headstart.artifact.graph import Answer, assemble
+    except ImportError as error:
+        raise MissingPackageError("onnx", extra="train", purpose="saving a model") from error
     path, floor, spec = story.prefix.model_path, story.floor, story.prefix.spec
     if path is None:
         raise BackboneError(

@@ -191,10 +191,22 @@ def _file(name: str, rest: str) -> BackboneSource:
                 expected="config.json with an 'architecture', and model.safetensors or pytorch_model.bin.",
                 mend="save it with timm.models.save_for_hf, or name the weights' file itself: file:PATH#ARCH.",
             )
-        architecture = architecture or str(json.loads(config.read_text(encoding="utf-8")).get("architecture", ""))
+        architecture = architecture or _named_in(config)
     return BackboneSource(
         name=name, kind="file", architecture=architecture, modality="image", weights_path=weights, sha256=_sha256(weights)
     )
+
+
+def _named_in(config: Path) -> str:
+    try:
+        told = json.loads(config.read_text(encoding="utf-8"))
+        return str(told.get("architecture", ""))
+    except (OSError, ValueError, AttributeError) as error:
+        raise BackboneError(
+            f"{config} cannot be read ({type(error).__name__}: {error}).",
+            expected="a JSON object with an 'architecture', as timm.models.save_for_hf writes it.",
+            mend="correct it, or name the architecture: file:PATH#ARCH.",
+        ) from error
 
 
 def _sha256(path: Path) -> str:

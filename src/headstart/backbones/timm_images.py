@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import timm
 import torch
 from timm.models._features_fx import get_notrace_functions, get_notrace_modules
@@ -66,6 +70,12 @@ def build(source: BackboneSource, *, image_size: int | None) -> Backbone:
 
 
 def _network(source: BackboneSource, image_size: int | None) -> tuple[nn.Module, dict[str, Any], str]:
+    if not source.architecture:
+        raise BackboneError(
+            f"backbone {source.name!r} names no architecture.",
+            expected="weights, and the name of timm's architecture that they are for.",
+            mend=f"add it behind a #, as in --backbone {source.name}#resnet50.",
+        )
     if not timm.is_model(source.architecture):
         near = difflib.get_close_matches(source.architecture.split(".")[0], timm.list_models(), n=3)
         raise BackboneError(
@@ -73,7 +83,7 @@ def _network(source: BackboneSource, image_size: int | None) -> tuple[nn.Module,
             expected=f"an architecture of timm; nearest: {', '.join(near) or 'none'}.",
             mend="check the spelling" + (f", as in {source.name.replace(source.architecture, near[0])!r}." if near else "."),
         )
-    size: dict[str, Any] = {"img_size": image_size} if image_size and _takes_size(source.architecture) else {}
+    size: dict[str, Any] = {"img_size": image_size} if _takes_size(source.architecture) and image_size else {}
     match source.kind:
         case "timm":
             network = _download(source, size)
@@ -90,22 +100,54 @@ def _network(source: BackboneSource, image_size: int | None) -> tuple[nn.Module,
 
 def _takes_size(architecture: str) -> bool:
     """Transformers with a fixed number of positions must be told the size; convolutional networks take any."""
-    known = timm.get_pretrained_cfg(architecture)
+    known = _published(architecture)
     return bool(known and known.fixed_input_size)
 
 
-def _download(source: BackboneSource, size: dict[str, Any]) -> nn.Module:
+def _published(architecture: str) -> timm.models.PretrainedCfg | None:
+    """What timm knows of the weights that a name with a tag means, or without one the default ones."""
     try:
-        return timm.create_model(source.architecture, pretrained=True, num_classes=0, **size)
-    except (OSError, RuntimeError, ValueError) as error:
-        told = "offline is set" if runtime.offline() else f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-        hub = timm.get_pretrained_cfg(source.architecture)
-        repo = (hub.hf_hub_id if hub else None) or source.architecture
+        return timm.get_pretrained_cfg(architecture)
+    except RuntimeError as error:
+        family, _, tag = architecture.partition(".")
+        known = [name.partition(".")[2] for name in timm.list_pretrained(f"{family}.*")]
         raise BackboneError(
-            f"the weights of {source.name!r} cannot be had ({told}).",
-            expected=f"the files of {repo} in the Hugging Face cache, or a network that reaches the hub.",
-            mend=f"put config.json and model.safetensors of {repo} in a folder, and use --backbone file:FOLDER.",
+            f"timm {timm.__version__} knows {family}, but no weights of it tagged {tag!r}.",
+            expected=f"one of the tags {', '.join(known) or '(none)'}.",
+            mend=f"leave the tag out for the default weights: {family}.",
         ) from error
+
+
+def _download(source: BackboneSource, size: dict[str, Any]) -> nn.Module:
+    published = _published(source.architecture)
+    # A few older weights lie at a plain address, which torch fetches by itself.
+    address = str(published.url) if published and published.url and not published.hf_hub_id else None
+    kept_at = Path(torch.hub.get_dir(), "checkpoints", address.rsplit("/", 1)[-1]) if address else None
+    try:
+        if kept_at and runtime.offline() and not kept_at.is_file():
+            raise FileNotFoundError(kept_at)
+        with _hub_offline_if_asked():
+            return timm.create_model(source.architecture, pretrained=True, num_classes=0, **size)
+    except (OSError, RuntimeError, ValueError) as error:
+        told = "offline is set" if runtime.offline() else _first_line(error)
+        if kept_at:
+            expected, mend = f"the file {kept_at}, or a network that reaches {address}.", f"put {address} at {kept_at}."
+        else:
+            repo = (published.hf_hub_id if published else None) or source.architecture
+            expected = f"the files of {repo} in the Hugging Face cache, or a network that reaches the hub."
+            mend = f"put config.json and model.safetensors of {repo} in a folder, and use --backbone file:FOLDER."
+        raise BackboneError(f"the weights of {source.name!r} cannot be had ({told}).", expected=expected, mend=mend) from error
+
+
+@contextmanager
+def _hub_offline_if_asked() -> Iterator[None]:
+    """The hub's library reads its own switch once, when it is first imported, which may have been long before."""
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = before or runtime.offline()
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before
 
 
 def _load(source: BackboneSource, size: dict[str, Any]) -> nn.Module:
@@ -147,14 +189,25 @@ def _read_state(source: BackboneSource) -> dict[str, torch.Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the unpickler met
         raise BackboneError(
-            f"the weights in {path} cannot be read: {str(error).splitlines()[0][:200]}",
+            f"the weights in {path} cannot be read: {_first_line(error)}",
             expected="tensors by name, in a .safetensors file or one that torch.load reads with weights_only=True.",
             mend="save the state_dict alone, best as .safetensors; files that run code on loading are refused.",
         ) from error
     for wrapper in ("state_dict", "model"):
-        if isinstance(state.get(wrapper), dict):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, torch.Tensor) for n, t in state.items()):
+        raise BackboneError(
+            f"the weights in {path} are no tensors by name.",
+            expected="a state_dict: a tensor for each name, and nothing else.",
+            mend="save network.state_dict() alone, best as .safetensors.",
+        )
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _first_line(error: Exception) -> str:
+    told = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {told[0][:200]}"
 
 
 def _tensors_sha256(network: nn.Module) -> str:
@@ -176,7 +229,7 @@ def _trace(network: nn.Module, side: int, source: BackboneSource) -> tuple[Trace
     except Exception as error:  # noqa: BLE001 - a network that cannot be traced may raise anything, and still works whole
         return (
             None,
-            f"torch.fx cannot trace {source.architecture} ({type(error).__name__}: {str(error).splitlines()[0][:120]}).",
+            f"torch.fx cannot trace {source.architecture} ({_first_line(error)}).",
         )
 
 

@@ -208,9 +208,14 @@ def _cut_nodes(graph: fx.GraphModule, values: dict[fx.Node, tuple[Any, Any]]) ->
             continue
         open_until[node] = last_use[node]
         open_until = {living: until for living, until in open_until.items() if until > order[node]}
-        if list(open_until) == [node] and isinstance(values[node][0], _Shape) and node.op != "placeholder":
+        if list(open_until) == [node] and node.op != "placeholder" and _is_per_item(values[node]):
             found.append(node)
     return found
+
+
+def _is_per_item(seen: tuple[Any, Any]) -> bool:
+    """Whether a value is one tensor whose first axis is the batch, and not, say, windows times pictures."""
+    return all(isinstance(value, _Shape) and value.sizes[:1] == (size,) for value, size in zip(seen, (2, 3), strict=True))
 
 
 def _owner(node: fx.Node) -> str:
@@ -240,7 +245,7 @@ def _find_blocks(graph: fx.GraphModule, values: dict[fx.Node, tuple[Any, Any]]) 
         before = position[end]
         shown = "stem" if index == 0 and "." not in name and len(ordered) > 1 else name
         shape = values[end][0].sizes[1:]
-        blocks.append(TracedBlock(name=shown, end=end, shape=shape, num_parameters=_count_parameters(graph, steps)))
+        blocks.append(TracedBlock(name=shown, end=end, shape=shape, num_parameters=_count_parameters(graph, steps, data)))
     return tuple(blocks)
 
 
@@ -283,7 +288,10 @@ def _name_pool(
     values: dict[fx.Node, tuple[Any, Any]],
 ) -> list[str]:
     """Call the weightless steps 'pool' that follow the last map or sequence, up to the next weights."""
-    spatial = [i for i, node in enumerate(data) if node in cuts and _is_spatial(values[node][0].sizes)]
+    last_weights = {units[i]: i for i, node in enumerate(data) if _applies_weights(node)}
+    # Tokens and heads look like a map inside of an attention that pools; no map is finished before its unit's last weights.
+    finished = [i for i, node in enumerate(data) if node in cuts and i >= last_weights.get(units[i], 0)]
+    spatial = [i for i in finished if _is_spatial(values[data[i]][0].sizes)]
     if not spatial or spatial[-1] + 1 == len(data):
         return named
     renamed = list(named)
@@ -308,15 +316,19 @@ def _is_spatial(sizes: tuple[int, ...]) -> bool:
     return math.prod(shape) > 1
 
 
-def _count_parameters(graph: fx.GraphModule, steps: list[fx.Node]) -> int:
+def _count_parameters(graph: fx.GraphModule, steps: list[fx.Node], data: list[fx.Node]) -> int:
     modules, named = dict(graph.named_modules()), dict(graph.named_parameters())
     counted: dict[int, int] = {}
-    for node in steps:
+    # A class token, a table of positions or a standardised weight reaches its step by way of others that see no data.
+    waiting, seen = [*steps], set(data)
+    while waiting:
+        node = waiting.pop()
         if node.op == "call_module":
             counted |= {id(parameter): parameter.numel() for parameter in modules[str(node.target)].parameters()}
-        for source in node.all_input_nodes:
-            if source.op == "get_attr" and str(source.target) in named:
-                counted[id(named[str(source.target)])] = named[str(source.target)].numel()
+        if node.op == "get_attr" and str(node.target) in named:
+            counted[id(named[str(node.target)])] = named[str(node.target)].numel()
+        waiting += [source for source in node.all_input_nodes if source not in seen]
+        seen.update(node.all_input_nodes)
     return sum(counted.values())
 
 
@@ -385,4 +397,5 @@ def _tail(traced: Trace, end: fx.Node) -> nn.Module:
             tail.graph.output(tail.fetch(node.all_input_nodes[0]))
         elif node in data:
             tail.fetch(node)
-    return copy.deepcopy(_without_dead_code(fx.GraphModule(traced.graph, tail.graph)))
+    # The network's own weights are frozen, and a copy of a frozen tensor is frozen too.
+    return copy.deepcopy(_without_dead_code(fx.GraphModule(traced.graph, tail.graph))).requires_grad_(True)

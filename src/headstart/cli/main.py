@@ -5,7 +5,7 @@ Whatever is heavy is imported inside the command that needs it, so that `headsta
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import signal
 import sys
@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(no_args_is_help=True, help="The feature store: what is in it, and making room.", rich_markup_mode=None)
 app.add_typer(cache_app, name="cache")
+
+INTERRUPTED = 130
 
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="A folder per class, a table, or an archive of either.")]
 ArtifactArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="What `headstart fit --out` made.")]
@@ -245,13 +247,14 @@ def cache_clear() -> None:
 def main() -> None:
     """Run a command; exit with 0 when done, 2 when the input is at fault, 130 when interrupted, 1 for a bug."""
     signal.signal(signal.SIGTERM, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name or label that the terminal cannot show is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False) or 0
     except HeadstartError as error:
         code = _tell(error)
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted: nothing was written; the cache keeps the features computed so far.\n")
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has seen enough; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -260,6 +263,8 @@ def main() -> None:
         if not _is_usage(error):
             raise
         code = error.exit_code  # type: ignore[attr-defined]
+    if code == INTERRUPTED:  # typer, too, makes this of Ctrl-C
+        sys.stderr.write("\ninterrupted: nothing was written; the cache keeps the features computed so far.\n")
     sys.exit(code)
 
 
@@ -278,11 +283,13 @@ def _stop(number: int, frame: Any) -> None:  # noqa: ANN401 - the signature is P
 
 
 def _tell(error: HeadstartError) -> int:
+    from headstart.cli.show import print_json
+
     kind = type(error).__name__
     sys.stderr.write(f"{kind}: {error}\n")
     if "--json" in sys.argv:
         told = {"kind": kind, "what": error.what, "expected": error.expected, "mend": error.mend}
-        sys.stdout.write(json.dumps({"error": told}, ensure_ascii=False) + "\n")
+        print_json({"error": told})
     return 2
 
 
@@ -292,7 +299,7 @@ def _go_offline(offline: bool) -> None:
 
 
 def _lines() -> list[str]:
-    return [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    return [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
 
 
 def _pairs(merges: list[str] | None) -> dict[str, str] | None:

@@ -76,7 +76,7 @@ def show_fit(model: Model, out: Path, shown: Shown) -> None:
     content = model.report.content
     summary = content["summary"] | {"artifact": str(out)}
     if shown.as_json:
-        _print_json(summary)
+        print_json(summary)
         return
     if shown.quiet:
         return
@@ -120,7 +120,7 @@ def show_predictions(model: Model, predictions: list[Prediction], unreadable: di
     match shown:
         case "json":
             told: dict[str, Any] = {"predictions": [_as_json(prediction, task) for prediction in predictions]}
-            _print_json(told | ({"unreadable": unreadable} if unreadable else {}))
+            print_json(told | ({"unreadable": unreadable} if unreadable else {}))
         case "csv":
             rows = csv.writer(sys.stdout, lineterminator="\n")
             rows.writerow(["item", "value"] if task == "value" else ["item", "label", "probability"])
@@ -169,7 +169,7 @@ def _printable(cells: list[str]) -> list[str]:
 def show_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
     """Print a saved model's score on new data."""
     if as_json:
-        _print_json({"test": evaluation.as_json(), "basis": evaluation.basis, "warnings": list(evaluation.warnings)})
+        print_json({"test": evaluation.as_json(), "basis": evaluation.basis, "warnings": list(evaluation.warnings)})
         return
     print_line(evaluation.basis)
     for name, value in evaluation.metrics.items():
@@ -183,7 +183,7 @@ def show_findings(findings: list[Finding], *, as_json: bool) -> None:
     """Print what is wrong with the data."""
     if as_json:
         keys = ("kind", "severity", "items", "message", "mend")
-        _print_json({"findings": [{key: getattr(finding, key) for key in keys} for finding in findings]})
+        print_json({"findings": [{key: getattr(finding, key) for key in keys} for finding in findings]})
         return
     if not findings:
         print_line("nothing found: every item can be read, no copies, every class has enough items.")
@@ -199,7 +199,7 @@ def show_findings(findings: list[Finding], *, as_json: bool) -> None:
 def show_embedding(told: dict[str, Any], out: Path, shown: Shown) -> None:
     """Say what was embedded."""
     if shown.as_json:
-        _print_json(told | {"out": str(out)})
+        print_json(told | {"out": str(out)})
         return
     for item, reason in told["unreadable"].items():
         sys.stderr.write(f"left out: {item}: {reason}\n")
@@ -217,7 +217,7 @@ def show_backbones(*, as_json: bool) -> None:
         {"name": name, "modality": "image", "default": name in DEFAULTS.values(), "compiled": name in ready} for name in BUNDLED
     ]
     if as_json:
-        _print_json({"bundled": bundled, "compiled": sorted(ready), "by_name": [f"{prefix}…" for prefix in PREFIXES]})
+        print_json({"bundled": bundled, "compiled": sorted(ready), "by_name": [f"{prefix}…" for prefix in PREFIXES]})
         return
     for entry in bundled:
         marks = [f", {word}" for word in ("default", "compiled") if entry[word]]
@@ -235,7 +235,7 @@ def show_cache(*, as_json: bool) -> None:
     kept = info(cache_root())
     if as_json:
         rows = [{"fingerprint": e.fingerprint, "describe": e.describe, "items": e.items, "bytes": e.bytes} for e in kept]
-        _print_json({"root": str(cache_root()), "limit_bytes": cache_limit(), "features": rows})
+        print_json({"root": str(cache_root()), "limit_bytes": cache_limit(), "features": rows})
         return
     print_line(f"{cache_root()}, limit {megabytes(cache_limit())}")
     for entry in kept:
@@ -253,5 +253,7 @@ def print_line(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout, whatever characters stdout can take."""
+    plain = (sys.stdout.encoding or "").casefold().replace("-", "") != "utf8"
+    sys.stdout.write(json.dumps(value, ensure_ascii=plain) + "\n")

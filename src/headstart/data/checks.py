@@ -22,7 +22,7 @@ UNREADABLE_KINDS = {
 }
 """What a reason may begin with, before a colon, and how a message words it."""
 
-_NUM_GROUPS_NAMED = 5
+_NUM_GROUPS_NAMED = 3
 
 
 def find_problems(
@@ -81,6 +81,7 @@ def raise_if_fatal(findings: Iterable[Finding]) -> None:
 
 _EXPECTED = {
     "unreadable": "items that can be decoded.",
+    "too_few_items": "items enough to learn from and to test on.",
     "too_few_classes": "at least two classes with items that can be read.",
     "tiny_class": "at least two samples in every class: one to learn from, one to test.",
     "split_mismatch": "every label of the test split among those to learn from.",
@@ -147,9 +148,18 @@ def _tell_duplicates(
     ]
 
 
-def _tell_leaks(dataset: Dataset, copies: Sequence[tuple[str, ...]], alike: Sequence[tuple[str, ...]]) -> list[Finding]:
+def _tell_leaks(dataset: Dataset, copies: Sequence[Sequence[str]], alike: Sequence[Sequence[str]]) -> list[Finding]:
+    named: dict[str, list[str]] = {}
+    for sample in dataset.samples:
+        if sample.group is not None:
+            named.setdefault(sample.group, []).append(sample.id)
     findings = []
-    for what, groups in (("exact copies", copies), ("near duplicates", alike)):
+    seen, akin = "were seen in training", "are akin to items in training"
+    for what, groups, how in (
+        ("exact copies", copies, seen),
+        ("near duplicates", alike, seen),
+        ("the group column", list(named.values()), akin),
+    ):
         across = [group for group in groups if _crosses(dataset, group)]
         if not across:
             continue
@@ -160,7 +170,7 @@ def _tell_leaks(dataset: Dataset, copies: Sequence[tuple[str, ...]], alike: Sequ
                 severity="warning",
                 items=_flatten(across),
                 message=f"{count_of(len(across), 'group')} of {what} lie on both sides of the data's own split, so "
-                f"{count_of(leaked, 'held-out item')} were seen in training: {_name_groups(across)}.",
+                f"{count_of(leaked, 'held-out item')} {how}: {_name_groups(across)}.",
                 mend="remove these items from one side; until then the score on the test split is too good.",
             )
         )
@@ -204,4 +214,6 @@ def _flatten(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
 
 
 def _name_groups(groups: Sequence[Sequence[str]]) -> str:
-    return name_some([" = ".join(group[:_NUM_GROUPS_NAMED]) for group in groups], _NUM_GROUPS_NAMED)
+    """The first groups by two of their members; the finding's items have them all."""
+    told = [" = ".join(group[:2]) + (f" (and {len(group) - 2} more)" if len(group) > 2 else "") for group in groups]
+    return name_some(told, _NUM_GROUPS_NAMED)

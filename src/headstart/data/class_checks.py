@@ -14,6 +14,9 @@ from headstart.records import Dataset, Finding, Sample
 MIN_FOR_HOLDOUT = 5
 """A class below this many samples is too small to hold some out; the evaluation is cross-validated then."""
 
+MIN_VALUES = 3
+"""With fewer, nothing is left to choose a penalty on once one is held out."""
+
 MAX_IMBALANCE = 10
 """From this ratio of the largest to the smallest class on, the imbalance is told."""
 
@@ -29,7 +32,7 @@ class _Left:
 
 
 def find_class_problems(dataset: Dataset, unreadable: Mapping[str, str]) -> list[Finding]:
-    """Find every problem of the classes of a dataset; none for the value task, which has no classes.
+    """Find every problem of the classes of a dataset; of the value task, which has none, only that it has too few items.
 
     Args:
         dataset: as read.
@@ -40,7 +43,7 @@ def find_class_problems(dataset: Dataset, unreadable: Mapping[str, str]) -> list
         *_tell_split_mismatch(dataset, left),
         *_tell_too_few_classes(dataset, left),
         *_tell_tiny_classes(dataset, left),
-        *_tell_imbalance(left),
+        *_tell_imbalance(dataset, left),
         *_tell_case_clashes(left),
     ]
 
@@ -85,7 +88,7 @@ def _tell_split_mismatch(dataset: Dataset, left: _Left) -> list[Finding]:
 def _tell_too_few_classes(dataset: Dataset, left: _Left) -> list[Finding]:
     findings: list[Finding] = []
     if dataset.task == "value":
-        return findings
+        return _tell_too_few_values(left)
     gone = [label for label in dataset.labels if not left.counts[label]]
     if gone and left.samples:
         findings.append(
@@ -110,6 +113,21 @@ def _tell_too_few_classes(dataset: Dataset, left: _Left) -> list[Finding]:
             )
         )
     return findings
+
+
+def _tell_too_few_values(left: _Left) -> list[Finding]:
+    number = sum(sample.split != "test" for sample in left.samples)
+    if number >= MIN_VALUES or not left.samples:
+        return []
+    return [
+        Finding(
+            kind="too_few_items",
+            severity="error",
+            items=(),
+            message=f"only {count_of(number, 'item')} to learn values from.",
+            mend=f"add items: it takes {MIN_VALUES} to fit at all, and 50 to hold a test split out.",
+        )
+    ]
 
 
 def _tell_tiny_classes(dataset: Dataset, left: _Left) -> list[Finding]:
@@ -145,12 +163,13 @@ def _tell_tiny_classes(dataset: Dataset, left: _Left) -> list[Finding]:
     return findings
 
 
-def _tell_imbalance(left: _Left) -> list[Finding]:
+def _tell_imbalance(dataset: Dataset, left: _Left) -> list[Finding]:
     if len(left.train_counts) < 2:
         return []
     (largest, most), *_, (smallest, fewest) = left.train_counts.most_common()
     if most < MAX_IMBALANCE * fewest:
         return []
+    weigh = "pass --balance weights to weigh classes equally, or " if dataset.task == "single" else ""
     return [
         Finding(
             kind="imbalance",
@@ -158,7 +177,7 @@ def _tell_imbalance(left: _Left) -> list[Finding]:
             items=(),
             message=f"the largest class {largest!r} has {most:,} samples, {most / fewest:.0f} times the smallest, {smallest!r} "
             f"({fewest:,}). Look at macro-F1 beside the accuracy.",
-            mend="pass --balance weights to weigh classes equally, or add samples to the small ones.",
+            mend=f"{weigh}add samples to the small ones.",
         )
     ]
 

@@ -106,6 +106,7 @@ def class_folders_with_items(root: Path) -> list[Path]:
 
 def _list_classes(root: Path) -> _Listing:
     folders, loose = visible_entries(root)
+    folders = [folder for folder in folders if not _is_saved_model(folder)]
     sides, others = _split_sides(folders)
     files = [_File(path=path) for path in loose]
     classes: list[str] = []
@@ -127,6 +128,11 @@ def _list_classes(root: Path) -> _Listing:
         "nothing, unless they hold labelled items: then move them below train.",
     )
     return _Listing(files=files, classes=classes, findings=(note,) if others else ())
+
+
+def _is_saved_model(folder: Path) -> bool:
+    """Whether `fit --out` made the folder, or is about to: a model kept beside the classes is none of them."""
+    return (folder / "headstart.json").is_file() or (folder.suffix == ".partial" and visible_entries(folder) == ([], []))
 
 
 def _split_sides(folders: list[Path]) -> tuple[list[Path], list[Path]]:

@@ -72,6 +72,8 @@ class ReadOptions:
     """Label as found → label to use."""
     unpack_root: Path | None = None
     """The folder archives are unpacked below; None for the user's cache."""
+    least_classes: int = 2
+    """How many classes must be there for the single task: two to learn from, one to score a model on."""
 
     def __post_init__(self) -> None:
         """Refuse a modality or task that is unknown."""

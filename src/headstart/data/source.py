@@ -119,6 +119,8 @@ def read_with_findings(data: Any, options: ReadOptions | None = None, *, test: A
 def _gather(data: Any, options: ReadOptions) -> Rows:  # noqa: ANN401 - the door takes any type
     match data:
         case str() | Path():
+            if not str(data).strip():  # as of a variable that is not set; as a path it would be the current folder
+                raise DataError("the path of the data is empty.", expected=_READABLE, mend="give a path; '.' is this folder.")
             path = Path(data).expanduser()
         case _:
             return read_object(data, options)
@@ -211,6 +213,8 @@ def _finish(rows: Rows, options: ReadOptions) -> Reading:
     kept = {sample.id for sample in labelled}
     unlabelled = [name for name in ids if name not in kept]
     _check_labels(rows, labelled, label_space, task)
+    if task == "single" and len(label_space) < options.least_classes:
+        raise _one_class(rows, labelled, label_space[0])
     findings = (*rows.findings, *_tell_unlabelled(unlabelled, [s.id for s in labelled if task == "multi" and not s.labels]))
     dataset = Dataset(samples=tuple(labelled), labels=label_space, task=task, modality=rows.modality, source=rows.source)
     return Reading(dataset=dataset, findings=findings)
@@ -242,12 +246,14 @@ def _check_labels(rows: Rows, labelled: list[Sample], labels: tuple[str, ...], t
             expected="a label for each item.",
             mend="fill the label column, name another one with --label-column, or sort the items into a folder per class.",
         )
-    if task == "single" and len(labels) < 2:
-        raise DataError(
-            f"all {count_of(len(labelled), 'item')} of {rows.source} are of one class: {labels[0]!r}.",
-            expected="at least two classes; with one there is nothing to tell apart.",
-            mend=f"add items of another class; if {labels[0]!r} is a folder that holds the class folders, give that folder.",
-        )
+
+
+def _one_class(rows: Rows, labelled: list[Sample], label: str) -> DataError:
+    return DataError(
+        f"all {count_of(len(labelled), 'item')} of {rows.source} are of one class: {label!r}.",
+        expected="at least two classes; with one there is nothing to tell apart.",
+        mend=f"add items of another class; if {label!r} is a folder that holds the class folders, give that folder.",
+    )
 
 
 def _check_test_labels(dataset: Dataset) -> None:

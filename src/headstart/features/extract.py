@@ -177,7 +177,7 @@ def _extract_few(
     ids = list(digests)
     keys = [store_key(digests[id_], view) for id_ in ids for view in views]
     vectors, found = store.get_many(keys)
-    vectors = vectors.reshape(len(ids), len(views), -1)
+    vectors = vectors.reshape(len(ids), len(views), prefix.spec.width)
     complete = np.asarray(found.reshape(len(ids), len(views)).all(axis=1))
     known = store.get_failures([store_key(digests[id_]) for row, id_ in enumerate(ids) if not complete[row]])
     rows, pixels, fresh_failures = [], [], []

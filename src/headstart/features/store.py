@@ -23,7 +23,7 @@ from headstart.errors import CacheError
 from headstart.features.environment import DAMAGE, Environment, release, retire
 from headstart.features.keys import check_keys, sealed, store_key, unsealed
 from headstart.features.opening import make_meta, open_environment
-from headstart.features.upkeep import StoredFeatures, cache_limit, clear, info, prune, set_aside
+from headstart.features.upkeep import StoredFeatures, cache_limit, clear, info, parse_limit, prune, set_aside
 
 __all__ = [
     "FailureRecord",

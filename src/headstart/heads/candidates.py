@@ -12,7 +12,8 @@ import numpy as np
 
 from headstart.heads.leave_out import RidgeProblem, leave_fold_out, pose_ridge
 from headstart.heads.linear import HeadKind, LinearHead
-from headstart.heads.logistic import LogisticProblem, default_logistic_penalties, held_out_logits, solve_logistic
+from headstart.heads.logistic import default_logistic_penalties
+from headstart.heads.logistic_path import LogisticProblem, held_out_logits, solve_logistic
 from headstart.heads.means import ABSENT_MARGIN, class_means, discriminants, solve_lda, solve_nearest_mean
 from headstart.heads.ridge import default_ridge_penalties
 from headstart.heads.rotation import rotate

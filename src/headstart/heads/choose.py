@@ -28,6 +28,7 @@ from headstart.heads.linear import (
 )
 from headstart.heads.ridge import check_class_weights
 from headstart.heads.scaling import ScalingKind, learn_scaling
+from headstart.inference import ordered_map
 from headstart.records import Task
 
 KEPT_NUMBERS = 1_000_000
@@ -48,6 +49,9 @@ class ChoicePlan:
     """The widths of the blocks whose features lie side by side."""
     num_folds: int = NUM_FOLDS
     """At least 2."""
+    num_workers: int = 1
+    """How many kinds of heads are tried side by side; more than one pays where numpy keeps to one thread each
+    (`inference.one_blas_thread`)."""
     max_rows: int = 20_000
     """The contest is held on no more rows than this (a stratified part of the data, groups whole), and on no more than
     5,000,000 / K; the winner is fitted on all rows."""
@@ -136,7 +140,7 @@ def choose_head(
     own_groups = None if groups is None else np.asarray(groups)[rows]
     folds = make_folds(table[rows], task=task, seed=plan.seed, groups=own_groups, num_folds=plan.num_folds)
     judge = Judge.open(contest, folds, own_groups)
-    entries, kept = _hold(contest, kinds, folds, judge)
+    entries, kept = _hold(contest, kinds, folds, judge, plan.num_workers)
     candidates, winner = _decide(entries, judge)
     chosen = candidates[winner]
     scores = kept[winner] if kept else _again(contest, chosen, folds)
@@ -200,17 +204,21 @@ def _pose(
 
 
 def _hold(
-    contest: Contest, kinds: tuple[HeadKind, ...], folds: np.ndarray, judge: Judge
+    contest: Contest, kinds: tuple[HeadKind, ...], folds: np.ndarray, judge: Judge, num_workers: int
 ) -> tuple[list[tuple[HeadKind, float | None, Mark]], list[np.ndarray]]:
     """Every candidate's marks; its scores too where they are small enough to keep."""
-    entries: list[tuple[HeadKind, float | None, Mark]] = []
-    kept: list[np.ndarray] = []
-    for kind in kinds:
-        for penalty, scores in held_out_scores(contest, kind, folds):
-            entries.append((kind, penalty, judge.mark(scores)))
-            if scores.size <= KEPT_NUMBERS:
-                kept.append(scores)
-    return entries, kept
+
+    def hold(kind: HeadKind) -> list[tuple[tuple[HeadKind, float | None, Mark], np.ndarray | None]]:
+        return [
+            ((kind, penalty, judge.mark(scores)), scores if scores.size <= KEPT_NUMBERS else None)
+            for penalty, scores in held_out_scores(contest, kind, folds)
+        ]
+
+    # The dearest first, so that the others fit beside it.
+    dearest_first = sorted(kinds, key=candidate_kinds(contest.task).index, reverse=True)
+    done = dict(zip(dearest_first, ordered_map(hold, dearest_first, num_workers=num_workers), strict=True))
+    held = [entry for kind in kinds for entry in done[kind]]
+    return [entry for entry, _ in held], [scores for _, scores in held if scores is not None]
 
 
 def _decide(entries: list[tuple[HeadKind, float | None, Mark]], judge: Judge) -> tuple[tuple[Candidate, ...], int]:

@@ -1,38 +1,17 @@
-"""L2-regularised logistic heads: every fold at once, one penalty after another, each from where the last two point."""
+"""L2-regularised logistic heads, multinomial and multi-label, with the penalty chosen by cross-validation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
-from headstart.heads.descent import Batch, Link, Solution, minimise
 from headstart.heads.folds import make_folds
 from headstart.heads.linear import LinearHead, check_features, check_indicators, check_labels
+from headstart.heads.logistic_path import held_out_logits, pose_logistic, solve_logistic
 from headstart.heads.ridge import check_class_weights, checked_penalties
-from headstart.heads.rotation import Rotation, rotate
-from headstart.heads.scaling import Scaling, ScalingKind, learn_scaling
+from headstart.heads.scaling import ScalingKind, learn_scaling
 from headstart.heads.temperature import log_losses, yes_no_losses
-
-SEARCH_TOLERANCE = 1e-4
-SEARCH_RANGE = (1e-8, 1e-5)
-FINAL_TOLERANCE = 1e-9
-FLOAT64_NUMBERS = 100_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogisticProblem:
-    """Scaled and rotated rows with their targets, ready for any folds and penalties."""
-
-    scaling: Scaling
-    rotation: Rotation
-    targets: np.ndarray
-    """(K, N) float32 of 0 and 1."""
-    weights: np.ndarray
-    """(N,) float64 > 0, the weight of each row."""
-    link: Link
-    """softmax: one label a row (multinomial, also for two classes); sigmoid: each label by itself."""
 
 
 def default_logistic_penalties(width: int) -> np.ndarray:
@@ -156,123 +135,3 @@ def cross_validate_logistic(
     table = checked_penalties(penalties, default_logistic_penalties(features.shape[1]))
     problem = pose_logistic(features, np.eye(num_classes)[:, labels], learn_scaling(features, scaling), weights, "softmax")
     return np.stack(list(held_out_logits(problem, folds, table)))
-
-
-def pose_logistic(
-    features: np.ndarray, targets: np.ndarray, scaling: Scaling, weights: np.ndarray | None, link: Link
-) -> LogisticProblem:
-    """Scale and rotate rows once for all folds and penalties.
-
-    Args:
-        features: (N, D) raw features.
-        targets: (K, N) of 0 and 1.
-        scaling: centres and scales the features.
-        weights: (N,) > 0, or None for equal weights.
-        link: softmax or sigmoid.
-
-    Returns:
-        The problem.
-    """
-    row_weights = np.ones(len(features)) if weights is None else weights
-    rotation = rotate(scaling.apply(features))
-    return LogisticProblem(
-        scaling=scaling, rotation=rotation, targets=targets.astype(np.float32), weights=row_weights, link=link
-    )
-
-
-def held_out_logits(problem: LogisticProblem, folds: np.ndarray, penalties: np.ndarray) -> Iterator[np.ndarray]:
-    """Logits of each row by the fit on the other folds, for one penalty after another, in float32.
-
-    Strong penalties are quick to solve, and solutions are nearly linear in the logarithm of the penalty; so the penalties are
-    best given strongest first and evenly spaced on a log scale: each solve starts from the line through the last two.
-
-    Args:
-        problem: the posed problem.
-        folds: (N,) the fold of each row.
-        penalties: (P,) > 0.
-
-    Yields:
-        (N, K) float32: P arrays, in the order of the penalties.
-    """
-    codes = np.unique(folds, return_inverse=True)[1]
-    inside = codes != np.arange(codes.max() + 1)[:, None]
-    batch = _batch(problem, inside * problem.weights, np.dtype(np.float32))
-    num_folds, num_labels, num_rows = len(inside), len(problem.targets), len(codes)
-    before: Solution | None = None
-    last: Solution | None = None
-    for index, penalty in enumerate(penalties):
-        start = last
-        if before is not None and last is not None:
-            start = _extrapolate(before, last, np.log(penalties[index - 2 : index + 1]))
-        solution = minimise(batch, np.full(len(batch.weights), penalty), start=start, tolerance=_tolerance(problem, penalty))
-        before, last = last, solution
-        by_fold = solution.scores.reshape(num_folds, num_labels, num_rows)
-        yield by_fold[codes, :, np.arange(num_rows)]
-
-
-def solve_logistic(problem: LogisticProblem, penalty: float) -> LinearHead:
-    """Fit all rows at one penalty: a float32 search, then float64 until nothing is left to gain.
-
-    Args:
-        problem: the posed problem.
-        penalty: > 0.
-
-    Returns:
-        The head on raw features.
-    """
-    everything = problem.weights[None, :]
-    small = _batch(problem, everything, np.dtype(np.float32))
-    penalties = np.full(len(small.weights), penalty)
-    solution = minimise(small, penalties, tolerance=_tolerance(problem, penalty))
-    if problem.rotation.coordinates.size <= FLOAT64_NUMBERS:
-        batch = _batch(problem, everything, np.dtype(np.float64))
-        theta = solution.theta.astype(np.float64)
-        scores = np.matmul(theta, batch.rows.T)
-        start = Solution(theta=theta, scores=scores, num_iterations=0)
-        solution = minimise(batch, penalties, start=start, tolerance=FINAL_TOLERANCE, max_iterations=1000)
-    theta = solution.theta.astype(np.float64).reshape(len(problem.targets), -1)
-    weight, bias = problem.rotation.to_features(theta[:, :-1]), theta[:, -1]
-    if problem.link == "softmax":
-        # Adding one number to every class's bias changes no probability; the sum of zero is the plain choice.
-        bias = bias - bias.mean()
-    return problem.scaling.fold("logistic", weight, bias, penalty=penalty)
-
-
-def _tolerance(problem: LogisticProblem, penalty: float) -> float:
-    """The gain per row at which a search may stop.
-
-    The objective is at least penalty / 2 |error of theta|^2 above its minimum, so that for the logits to be as exact at every
-    penalty the gain must fall as the penalty does, in proportion to the mean squared length of a row.
-    """
-    length = problem.rotation.energies.sum() / len(problem.rotation.coordinates)
-    return float(np.clip(SEARCH_TOLERANCE * penalty / max(length, 1e-30), *SEARCH_RANGE))
-
-
-def _batch(problem: LogisticProblem, weights: np.ndarray, dtype: np.dtype) -> Batch:
-    """The problems of all folds: one for each fold (softmax), or for each fold and label (sigmoid)."""
-    coordinates, energies = problem.rotation.coordinates, problem.rotation.energies
-    num_rows, rank = coordinates.shape
-    rows = np.ones((num_rows, rank + 1), dtype)
-    rows[:, :-1] = coordinates
-    targets = problem.targets[None]
-    if problem.link == "sigmoid":
-        targets = np.tile(problem.targets, (len(weights), 1))[:, None, :]
-        weights = np.repeat(weights, len(problem.targets), axis=0)
-    return Batch(
-        rows=rows,
-        energies=np.append(energies, num_rows).astype(dtype),
-        targets=targets.astype(dtype),
-        weights=weights.astype(dtype),
-        link=problem.link,
-    )
-
-
-def _extrapolate(before: Solution, last: Solution, logs: np.ndarray) -> Solution:
-    """The point at logs[2] on the line through two solutions at logs[0] and logs[1]."""
-    gap = logs[1] - logs[0]
-    reach = np.float32(np.clip((logs[2] - logs[1]) / gap, 0, 1.5)) if gap else np.float32(0)
-    return Solution(
-        theta=last.theta + reach * (last.theta - before.theta),
-        scores=last.scores + reach * (last.scores - before.scores),
-        num_iterations=0,
-    )

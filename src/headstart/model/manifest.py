@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, fields
 from typing import Any
@@ -48,10 +49,9 @@ class Manifest:
         return max(len(self.labels), 1)
 
     def as_text(self) -> str:
-        """As the file's text."""
-        return (
-            json.dumps({field.name: getattr(self, field.name) for field in fields(self)}, indent=1, ensure_ascii=False) + "\n"
-        )
+        """As the file's text, with a checksum of everything in it."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return json.dumps({**values, "checksum": _checksum(values)}, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_text(cls, text: str, *, where: str) -> Manifest:
@@ -65,7 +65,7 @@ class Manifest:
             The manifest.
 
         Raises:
-            ArtifactError: if it is no manifest, or of a newer format.
+            ArtifactError: if it is no manifest, of a newer format, or changed.
         """
         try:
             values: dict[str, Any] = json.loads(text)
@@ -90,5 +90,16 @@ class Manifest:
                 expected=f"the settings {', '.join(sorted(names))}.",
                 mend="copy the whole folder again from where it was made.",
             )
+        if values.pop("checksum", None) != _checksum(values):
+            raise ArtifactError(
+                f"headstart.json in {where} is not what was saved: its checksum differs.",
+                expected="the file as `headstart fit` wrote it: labels, their order and the preprocess among other things.",
+                mend="copy the whole folder again from where it was made; to change a setting or a label, fit again.",
+            )
         tuples = {name: tuple(values[name]) for name in ("labels", "thresholds", "views")}
         return cls(**({name: values[name] for name in names} | tuples))
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    """Of the values, however the text is laid out."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -125,6 +125,10 @@ class Model:
             failed |= failures
         return Answers(items=tuple(names), values=np.concatenate(rows), unreadable=failed)
 
+    def moved_to(self, folder: Path) -> Model:
+        """The same model, its folder being somewhere else now."""
+        return Model(folder=folder, manifest=self.manifest, session=self._session, report=self.report.content)
+
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Run the network on preprocessed items: (B, 3, S, S) float32 to (B, K) float32."""
         return self._session.run(None, {"pixels": batch})[0]
@@ -217,8 +221,14 @@ def check_replaceable(target: Path) -> None:
     """Refuse to write over anything that is not a saved model.
 
     Raises:
-        ArtifactError: if something else is at the path.
+        ArtifactError: if something else is at the path, or the path names no folder of its own.
     """
+    if target.name in {"", ".."}:
+        raise ArtifactError(
+            f"{str(target)!r} is no name for a saved model.",
+            expected="the path of a folder with a name of its own, as in flowers.hs.",
+            mend="choose another path for --out.",
+        )
     if not target.exists() and not target.is_symlink():
         return
     if target.is_dir() and ((target / "headstart.json").is_file() or not any(target.iterdir())):
@@ -233,11 +243,18 @@ def check_replaceable(target: Path) -> None:
 def move_into_place(work: Path, target: Path) -> None:
     """Make a finished folder appear under its name in one step; an older model there goes away only then."""
     old = target.with_name(f".{target.name}.replaced")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
+    if target.is_symlink():
+        target.unlink()  # the model it leads to stays where it is
+    elif target.exists():
+        shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
     work.chmod(0o755)
-    work.rename(target)
+    try:
+        work.rename(target)
+    except BaseException:
+        if old.is_dir() and not target.exists():
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,9 @@ from headstart.evidence.calibration import fit_label_calibration, fit_temperatur
 from headstart.evidence.metrics import count_confusion, macro_f1
 from headstart.features import FeatureTable
 from headstart.heads.choose import ChoicePlan, HeadChoice, choose_head
-from headstart.heads.linear import LinearHead
+from headstart.heads.linear import HeadKind, LinearHead
 from headstart.heads.ridge import balanced_class_weights
+from headstart.inference import ordered_map
 from headstart.records import Dataset, Splits, Task
 from headstart.select.geometry import contestants
 from headstart.select.trial import Trial, better, hold_trial
@@ -64,9 +66,19 @@ class Floor:
                 return scores
 
 
-def find_floor(
-    table: FeatureTable, dataset: Dataset, splits: Splits, labels: tuple[str, ...], *, balance: str, seed: int
-) -> Floor:
+@dataclass(frozen=True, kw_only=True)
+class FloorPlan:
+    """How the floor is sought."""
+
+    balance: str
+    """'auto', 'weights' or 'none'."""
+    seed: int
+    """Deals the items to folds."""
+    num_workers: int = 1
+    """Pieces of work done side by side, as `inference.blas_threads_for` gives it."""
+
+
+def find_floor(table: FeatureTable, dataset: Dataset, splits: Splits, labels: tuple[str, ...], plan: FloorPlan) -> Floor:
     """Choose block, class weights, head and penalty by cross-validation within train, and fit the head on all of train.
 
     Args:
@@ -74,8 +86,7 @@ def find_floor(
         dataset: the samples.
         splits: who trains, and the groups that stay together.
         labels: K labels of the train side, in order.
-        balance: 'auto', 'weights' or 'none'.
-        seed: deals the items to folds.
+        plan: how to seek it.
 
     Returns:
         The floor.
@@ -83,15 +94,19 @@ def find_floor(
     ids = list(splits.train)
     targets = encode_targets(dataset, ids, labels)
     groups = np.array([splits.groups.get(id_) or f"\0{id_}" for id_ in ids]) if splits.groups else None
-    block, questions = _choose_block(table, dataset, splits, seed)
+    block, questions = _choose_block(table, dataset, splits, plan)
     features = table.features(block, ids)
 
-    def solve(weights: np.ndarray | None) -> HeadChoice:
-        plan = ChoicePlan(seed=seed, block_widths=table.spec.widths(block))
-        count = len(labels) if dataset.task == "single" else None
-        return choose_head(features, targets, task=dataset.task, num_classes=count, groups=groups, balance=weights, plan=plan)
+    widths = table.spec.widths(block)
 
-    choice, asked = _choose_balance(solve, dataset, targets, labels, balance)
+    def solve(weights: np.ndarray | None, kinds: tuple[HeadKind, ...] | None = None) -> HeadChoice:
+        contest = ChoicePlan(seed=plan.seed, block_widths=widths, candidates=kinds, num_workers=plan.num_workers)
+        count = len(labels) if dataset.task == "single" else None
+        return choose_head(
+            features, targets, task=dataset.task, num_classes=count, groups=groups, balance=weights, plan=contest
+        )
+
+    choice, asked = _choose_balance(solve, dataset, targets, labels, plan.balance)
     questions += [*asked, _head_question(choice)]
     return Floor(
         block=block,
@@ -106,33 +121,38 @@ def find_floor(
 def calibrate(dataset: Dataset, choice: HeadChoice, targets: np.ndarray, num_labels: int) -> Calibration:
     """Fit temperature, and thresholds for the multi task, on the winner's out-of-fold scores."""
     truth = targets[choice.rows]
+    # Scores of nearest means are hundreds of times those of ridge; a temperature is sought in proportion to them.
+    apart = choice.scores - choice.scores.mean(axis=1, keepdims=True) if dataset.task == "single" else choice.scores
+    scale = float(np.abs(apart).mean(dtype=np.float64)) or 1.0
     match dataset.task:
         case "single":
-            temperatures = np.full(num_labels, fit_temperature(choice.scores, truth))
+            temperatures = np.full(num_labels, scale * fit_temperature(choice.scores / scale, truth))
             return Calibration(temperatures=temperatures, thresholds=np.full(num_labels, 0.5))
         case "multi":
-            found = fit_label_calibration(choice.scores, truth > 0.5)
-            return Calibration(temperatures=found.temperatures, thresholds=found.thresholds)
+            found = fit_label_calibration(choice.scores / scale, truth > 0.5)
+            return Calibration(temperatures=scale * found.temperatures, thresholds=found.thresholds)
         case "value":
             return Calibration(temperatures=np.ones(1), thresholds=np.full(1, 0.5))
 
 
-def _choose_block(table: FeatureTable, dataset: Dataset, splits: Splits, seed: int) -> tuple[str, list[dict[str, Any]]]:
+def _choose_block(table: FeatureTable, dataset: Dataset, splits: Splits, plan: FloorPlan) -> tuple[str, list[dict[str, Any]]]:
     """The last block's features alone, or every block's together."""
     names = ("last", "multi") if table.spec.width > table.spec.widths("last")[0] else ("last",)
     items = contestants(dataset, splits.train, splits.groups)
     if len(names) == 1 or items is None:
         return "last", []
-    trials = {
-        name: hold_trial(name, table.features(name, splits.train), table.spec.widths(name), items, seed=seed) for name in names
-    }
+
+    def hold(name: str) -> Trial:
+        return hold_trial(name, table.features(name, splits.train), table.spec.widths(name), items, seed=plan.seed)
+
+    trials = dict(zip(names, ordered_map(hold, names, num_workers=plan.num_workers), strict=True))
     wins, told = better(trials["multi"], trials["last"])
     kept = "multi" if wins else "last"
     return kept, [question("features: the last block's, or all blocks' together", kept, told, trials.values())]
 
 
 def _choose_balance(
-    solve: Any,  # noqa: ANN401 - class weights to head choice
+    solve: Callable[..., HeadChoice],
     dataset: Dataset,
     targets: np.ndarray,
     labels: tuple[str, ...],
@@ -147,7 +167,7 @@ def _choose_balance(
     plain = solve(None)
     if counts.max() < IMBALANCE * counts.min():
         return plain, []
-    weighted = solve(weights)
+    weighted = solve(weights, (plain.chosen.kind,))
     marks = {
         name: _macro_and_accuracy(choice, targets, len(labels)) for name, choice in (("none", plain), ("weights", weighted))
     }
@@ -184,6 +204,3 @@ def _head_question(choice: HeadChoice) -> dict[str, Any]:
 def question(asked: str, kept: str, reason: str, trials: Any = ()) -> dict[str, Any]:  # noqa: ANN401 - any iterable of trials
     """One question asked of the data, as the report shows it."""
     return {"question": asked, "kept": kept, "reason": reason, "candidates": [trial.as_json() for trial in trials]}
-
-
-__all__ = ["Calibration", "Floor", "Trial", "calibrate", "find_floor", "question"]
