@@ -174,3 +174,15 @@ def test_balanced_class_weights_are_scikit_learns():
 def test_the_heads_bring_numpy_alone():
     code = "import sys, headstart.heads.choose; print([m for m in ('scipy', 'sklearn', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_every_public_name_loads_and_the_linear_head_brings_no_solver():
+    import headstart.heads
+
+    assert sorted(name for names in headstart.heads._HOMES.values() for name in names) == headstart.heads.__all__
+    assert all(getattr(headstart.heads, name).__name__ == name for name in headstart.heads.__all__)
+    with pytest.raises(AttributeError, match="choose_head"):
+        headstart.heads.fit_forest  # noqa: B018
+    code = "import sys, headstart.heads.linear; print([m for m in sys.modules if m.startswith('headstart.heads.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['headstart.heads.linear']"

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 
+from headstart.heads import logistic_path
 from headstart.heads.folds import make_folds
 from headstart.heads.logistic import (
     cross_validate_logistic,
@@ -63,6 +64,27 @@ def test_out_of_fold_logits_are_those_of_refitting(shape):
             theirs[folds == fold] = model.predict_proba(scaled[folds == fold])
         np.testing.assert_allclose(softmax(scores, axis=1), theirs, atol=1.5e-2)
         assert abs(log_losses(scores, labels).mean() + np.log(theirs[np.arange(len(labels)), labels]).mean()) < 1e-3
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_folds_solved_one_by_one_are_those_solved_together(monkeypatch, several):
+    features, labels = overlapping(120, 20, 3)
+    folds = make_folds(labels, task="single", seed=0)
+    penalties = default_logistic_penalties(20)[:6]
+    weights = np.array([0.5, 1.0, 2.0])
+    table = np.stack([labels == 0, labels < 2], axis=0).astype(float)
+    if several:
+        problem = logistic_path.pose_logistic(features, table, learn_scaling(features), None, "sigmoid")
+    else:
+        problem = logistic_path.pose_logistic(
+            features, np.eye(3)[:, labels], learn_scaling(features), weights[labels], "softmax"
+        )
+    together = np.stack(list(logistic_path.held_out_logits(problem, folds, penalties)))
+    monkeypatch.setattr(logistic_path, "TOGETHER_NUMBERS", 0)
+    alone = np.stack(list(logistic_path.held_out_logits(problem, folds, penalties)))
+    assert alone.shape == together.shape
+    chances = [expit(scores) if several else softmax(scores, axis=2) for scores in (alone, together)]
+    np.testing.assert_allclose(*chances, atol=1.5e-2)
 
 
 def test_a_penalty_of_many_is_the_one_with_the_least_cross_validated_log_loss():

@@ -1,13 +1,17 @@
+import warnings
+
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits, load_iris
+from sklearn.exceptions import SkipTestWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
-from headstart.errors import SettingError
-from headstart.sklearn import ExactLogisticClassifier, ExactRidgeClassifier, ExactRidgeRegressor
+from headstart.errors import BackboneError, DataError, SettingError
+from headstart.sklearn import ExactLogisticClassifier, ExactRidgeClassifier, ExactRidgeRegressor, FeatureExtractor
 
 
 @parametrize_with_checks([ExactRidgeClassifier(), ExactLogisticClassifier(), ExactRidgeRegressor()])
@@ -68,3 +72,41 @@ def test_a_wrong_setting_says_what_would_be_right():
         ExactLogisticClassifier(penalties=[-1.0]).fit(features, labels)
     with pytest.raises(SettingError, match="global, root, standard"):
         ExactRidgeRegressor(scaling="unit").fit(features, labels)
+
+
+def test_the_extractor_stands_before_a_head_in_a_pipeline(pictures):
+    paths = sorted(pictures.glob("*/*"))
+    labels = [path.parent.name for path in paths]
+    pipeline = make_pipeline(FeatureExtractor(block="multi"), ExactLogisticClassifier())
+    pipeline.fit(paths[::2], labels[::2])
+    assert pipeline.score(paths[1::2], labels[1::2]) > 0.8
+    extractor = pipeline.named_steps["featureextractor"]
+    assert pipeline[0].transform(paths[:1]).shape == (1, extractor.n_features_out_)
+    assert len(extractor.get_feature_names_out()) == extractor.n_features_out_
+
+
+def test_the_extractor_takes_paths_arrays_and_pictures_alike(pictures):
+    path = next(path for path in sorted(pictures.glob("*/*")) if path.suffix == ".png")
+    picture = Image.open(path).convert("RGB")
+    features = FeatureExtractor().fit([]).transform([path, str(path), path.read_bytes(), picture, np.asarray(picture)])
+    np.testing.assert_allclose(features, features[:1].repeat(5, axis=0), atol=1e-5)
+
+
+def test_the_extractor_refuses_in_words(tmp_path):
+    with pytest.raises(SettingError, match="no block 'blocks.99'"):
+        FeatureExtractor(block="blocks.99").fit([])
+    with pytest.raises(SettingError, match="geometry"):
+        FeatureExtractor(geometry="oblong").fit([])
+    with pytest.raises(BackboneError, match="no backbone called 'efficientnet-light0'"):
+        FeatureExtractor(backbone="efficientnet-light0").fit([])
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="1 of 1 items cannot be read"):
+        FeatureExtractor().fit([]).transform([tmp_path / "broken.jpg"])
+
+
+def test_the_extractor_passes_what_scikit_learn_checks_of_things_that_take_no_table():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SkipTestWarning)  # it says that the checks made for tables do not apply
+        checked = check_estimator(FeatureExtractor(), on_skip=None)
+    assert checked
+    assert {result["status"] for result in checked} == {"passed"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from headstart.config import FitSettings
@@ -54,5 +55,4 @@ def add_flips(
     asked = question("views", mirrored.name if wins else plain.name, told, (plain, mirrored))
     if not wins:
         return table, [asked]
-    kept = {"failures": table.failures, "hashes": table.hashes, "hits": table.hits, "misses": table.misses}
-    return FeatureTable(**{**both.__dict__, **kept}), [asked]
+    return replace(both, failures=table.failures, hashes=table.hashes, hits=table.hits, misses=table.misses), [asked]

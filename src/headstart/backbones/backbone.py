@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from headstart.backbones.cutting import cut, tapped
 from headstart.backbones.info import BackboneInfo
-from headstart.backbones.tracing import Trace, cut, tapped
+from headstart.backbones.tracing import Trace
 from headstart.errors import BackboneError
 from headstart.preprocess.image import ImagePreprocess
 

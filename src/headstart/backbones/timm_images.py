@@ -18,8 +18,10 @@ from torch import nn
 from headstart import runtime
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.catalog import BUNDLED, BackboneSource
+from headstart.backbones.cutting import Frozen
+from headstart.backbones.flow import channel_axis
 from headstart.backbones.info import BackboneInfo, BlockInfo
-from headstart.backbones.tracing import Frozen, Trace, channel_axis, trace
+from headstart.backbones.tracing import Trace, trace
 from headstart.errors import BackboneError
 from headstart.preprocess.image import ImagePreprocess
 

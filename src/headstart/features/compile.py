@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -52,10 +53,22 @@ def compile_prefix(source: BackboneSource, *, image_size: int | None = None) -> 
         MissingPackageError: if it must be compiled, and torch, timm or onnx is not installed.
     """
     folder = runtime.cache_root() / "compiled" / _key(source, image_size)
-    if (folder / "prefix.json").is_file():
+    if _whole_spec(folder):
         return Compilation(source=source, image_size=image_size, wait=lambda: _open(source, image_size, folder), cached=True)
     _require_packages()
+    shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged one
     return _start(source, image_size, folder)
+
+
+def _whole_spec(folder: Path) -> PrefixSpec | None:
+    """What a folder holds, if it is a compiled network as this version writes it and nothing of it was lost."""
+    try:
+        told = json.loads((folder / "prefix.json").read_text(encoding="utf-8"))
+        spec = PrefixSpec.from_json(told)
+        whole = bool(spec.why_torch) or (folder / "prefix.onnx").stat().st_size == told["bytes"]
+    except (OSError, ValueError, KeyError, TypeError, HeadstartError):
+        return None
+    return spec if whole else None
 
 
 def _key(source: BackboneSource, image_size: int | None) -> str:
@@ -101,7 +114,10 @@ def _start(source: BackboneSource, image_size: int | None, folder: Path) -> Comp
             error = _failure(source, work, told.decode(errors="replace"))
             shutil.rmtree(work, ignore_errors=True)
             raise error
-        return _open(source, image_size, work if work.is_dir() else folder)
+        if not work.is_dir():
+            return _open(source, image_size, folder)
+        atexit.register(shutil.rmtree, work, ignore_errors=True)  # it could not be kept
+        return _open(source, image_size, work)
 
     return Compilation(source=source, image_size=image_size, wait=wait, cached=False)
 
@@ -153,8 +169,8 @@ def _touch(folder: Path) -> None:
 
 def compiled() -> set[str]:
     """Names of the backbones that are compiled already."""
-    found = (runtime.cache_root() / "compiled").glob("*/prefix.json")
-    return {json.loads(path.read_text(encoding="utf-8"))["info"]["name"] for path in found}
+    found = (_whole_spec(folder) for folder in (runtime.cache_root() / "compiled").glob("*"))
+    return {spec.info.name for spec in found if spec}
 
 
 def clear_compiled() -> int:

@@ -21,7 +21,8 @@ from torch import nn
 
 from headstart.backbones import open_backbone
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.tracing import Frozen, channel_axis
+from headstart.backbones.cutting import Frozen
+from headstart.backbones.flow import channel_axis
 from headstart.errors import HeadstartError
 from headstart.features.onnx_graph import fold_padding
 from headstart.features.prefix import BlockSlice, PrefixSpec
@@ -178,13 +179,21 @@ def main(arguments: list[str]) -> int:
         return 2
     versions = {"torch": torch.__version__, "onnx": onnx.__version__}
     written = spec.as_json() | {"seconds": round(time.perf_counter() - started, 2), "versions": versions}
+    written["bytes"] = 0 if spec.why_torch else (folder / "prefix.onnx").stat().st_size
     (folder / "prefix.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
-    target = Path(asked["target"])
-    if target.is_dir():  # another process was first, and its result is as good
-        shutil.rmtree(folder)
-    elif folder.parent == target.parent:
-        folder.rename(target)
+    _move(folder, Path(asked["target"]))
     return 0
+
+
+def _move(folder: Path, target: Path) -> None:
+    if folder.parent != target.parent:
+        return
+    try:
+        folder.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        shutil.rmtree(folder)  # another process was first, and its result is as good
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Rewriting ONNX graphs: folding padding into convolutions, and putting a head behind a prefix."""
+"""Rewriting ONNX graphs: folding padding into convolutions."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from headstart.inference import open_session
 
@@ -96,8 +96,3 @@ def _add_pads(convolution: onnx.NodeProto, extra: list[int]) -> None:
             attribute.CopyFrom(helper.make_attribute("pads", [a + b for a, b in zip(attribute.ints, extra, strict=True)]))
             return
     convolution.attribute.append(helper.make_attribute("pads", extra))
-
-
-def constant(name: str, value: np.ndarray) -> onnx.TensorProto:
-    """A named constant of a graph."""
-    return numpy_helper.from_array(np.ascontiguousarray(value), name)

@@ -152,7 +152,11 @@ class TorchPrefix:
         self.precision = "bfloat16" if device == "cuda" else "float32"
         self._torch = torch
         self._device = torch.device(device)
-        self._network = network.to(self._device).to(memory_format=torch.channels_last)
+        self._network = network.to(self._device)
+        # Not `network.to(memory_format=…)`: it fails on buffers of five axes, such as Swin's masks.
+        for parameter in self._network.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Run the prefix: (B, 3, H, W) float32 to (B, `spec.width`) float32."""
