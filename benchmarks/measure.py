@@ -34,6 +34,8 @@ PACKAGES = ("headstart", "numpy", "onnxruntime", "pillow", "lmdb", "scikit-learn
 # Settings of whoever starts the benchmarks that would make the libraries under them behave otherwise than for a user.
 FOREIGN_SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "HEADSTART_THREADS", "HEADSTART_DEVICE", "HEADSTART_CACHE_LIMIT")
 
+WORDS = {True: "met", False: "MISSED", None: "not measured"}
+
 _LOAD_AT_START = os.getloadavg()[0]
 
 
@@ -183,9 +185,8 @@ def write_result(name: str, *, data: str, values: Mapping[str, Any], targets: Se
 
 def describe(target: Mapping[str, Any]) -> str:
     """One line of the table of targets."""
-    word = {True: "met", False: "MISSED", None: "not measured"}[target["met"]]
     measured = "-" if target["measured"] is None else f"{target['measured']:.4g}"
-    return f"  {target['name']:<74} {target['wanted']:>10} {measured:>10}  {word}"
+    return f"  {target['name']:<74} {target['wanted']:>10} {measured:>10}  {WORDS[target['met']]}"
 
 
 def _versions() -> dict[str, str | None]:

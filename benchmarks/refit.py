@@ -6,13 +6,18 @@ the same fit again. Only what is new may be computed: told by the fit, and count
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import measure
 from data.stamps import CLASSES, SOURCE, write_on_white
+from headstart.backbones import locate
+from headstart.features import compile_prefix
+from headstart.features.extract import feature_store
+from headstart.features.store import store_key
+from headstart.preprocess.image import Geometry, content_key
 from measure import HEADSTART, Target, at_most, exactly, run_timed, say, summarise
 
 SHARE = 0.01
@@ -40,6 +45,7 @@ def run_round(folder: Path, num_new: int, number: int) -> dict[str, Any]:
     with measure.scratch_folder() as scratch:
         data, cache = scratch / "stamps", str(scratch / "cache")
         shutil.copytree(folder, data)
+        old = sorted(data.glob("*/*.jpg"))
         command = [HEADSTART, "fit", data, "--out", scratch / "model.hs", "--json"]
         sides: dict[str, Any] = {}
         for side in ("first", "again"):
@@ -52,12 +58,11 @@ def run_round(folder: Path, num_new: int, number: int) -> dict[str, Any]:
                 "cache": told["cache"],
                 "steps": told["seconds"],
                 "train_and_test": [told["counts"]["train"], told["counts"]["test"]],
-                "stored_by_geometry": count_stored(cache),
+                "old_items_stored": count_stored(old, cache),
             }
             say(f"round {number + 1}, {side}: {done.seconds:.2f} s, {told['cache']['misses']} computed")
-    before, after = (sides[side]["stored_by_geometry"] for side in ("first", "again"))
-    growth = {name: after[name] - before.get(name, 0) for name in after}
-    return {**sides, "stored_growth_by_geometry": growth, "stored_growth": sum(growth.values())}
+    before, after = (sides[side]["old_items_stored"] for side in ("first", "again"))
+    return sides | {"old_items_computed_again": {name: after[name] - before[name] for name in after}}
 
 
 def add_cartoons(data: Path, count: int, number: int) -> None:
@@ -65,24 +70,29 @@ def add_cartoons(data: Path, count: int, number: int) -> None:
     cartoons = [path for label in CLASSES for path in sorted((SOURCE / label).rglob("*cartoon*/**/*.png"))]
     step = len(cartoons) // count
     for path in cartoons[number % step :: step][:count]:
-        label = path.relative_to(SOURCE).parts[0]
-        write_on_white(path, data / label / f"new-{path.stem}.jpg")
+        parts = path.relative_to(SOURCE).with_suffix(".jpg").parts
+        write_on_white(path, data / parts[0] / f"new_{'_'.join(parts)}")
 
 
-def count_stored(cache: str) -> dict[str, int]:
-    told = json.loads(run_timed([HEADSTART, "cache", "info", "--json"], HEADSTART_CACHE=cache).stdout)
-    return {row["describe"]["geometry"]: row["items"] for row in told["features"]}
+def count_stored(paths: list[Path], cache: str) -> dict[str, int]:
+    """How many of the items have features in the store, for each geometry."""
+    os.environ["HEADSTART_CACHE"] = cache
+    prefix = compile_prefix(locate("auto")).wait()
+    keys = [store_key(content_key(path)) for path in paths]
+    counts = {}
+    for geometry in get_args(Geometry):
+        with feature_store(prefix, prefix.spec.preprocess.with_geometry(geometry)) as store:
+            counts[geometry] = int(store.get_many(keys)[1].sum())
+    return counts
 
 
 def judge(values: dict[str, Any]) -> list[Target]:
     rounds, new = values["rounds"], values["new_items"]
+    computed = max(one["again"]["cache"]["misses"] for one in rounds)
+    again = max(sum(one["old_items_computed_again"].values()) for one in rounds)
     return [
-        exactly(
-            "items computed again, by the fit's own count (worst round)",
-            max(r["again"]["cache"]["misses"] for r in rounds),
-            new,
-        ),
-        exactly("features added to the store, of every geometry (worst round)", max(r["stored_growth"] for r in rounds), new),
+        exactly("items computed by the second fit, by its own count (worst round)", computed, new),
+        exactly("old items computed by the second fit in any geometry, by the store (worst)", again, 0),
         at_most("second fit / first fit", values["again_of_first"], 0.1),
     ]
 

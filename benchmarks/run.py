@@ -1,7 +1,7 @@
 """Every benchmark in order, then one table of what was to be reached: python benchmarks/run.py [--only NAME ...] [--quick].
 
 What `make bench` runs. On two cores at rest the whole takes about 50 minutes; --quick takes a few, and only shows that the
-benchmarks work. Exits with 1 if a benchmark fails or a target is missed.
+benchmarks work. The table goes to benchmarks/results/README.md too. Exits with 1 if a benchmark fails or a target is missed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from measure import HERE, RESULTS, WORK, at_least, at_most, clean_environment, describe, say
+from measure import HERE, RESULTS, WORDS, WORK, at_least, at_most, clean_environment, describe, say
 
 NAMES = ("predict", "refit", "features", "fit", "heads", "memory")
 # heads.py keeps a layout of its own, by case, and knows no quick run.
@@ -33,6 +33,8 @@ def main() -> int:
     WORK.mkdir(parents=True, exist_ok=True)
     failed = [] if options.table else [name for name in names if not run(name, quick=options.quick)]
     missed = show_table([name for name in names if name not in failed], WORK / "results" if options.quick else RESULTS)
+    if not options.quick:
+        write_summary()
     if failed:
         print(f"failed: {', '.join(failed)}")
     return 1 if failed or missed else 0
@@ -55,17 +57,51 @@ def show_table(names: list[str], folder: Path) -> int:
     """Print a line for each target; gives the number of those missed."""
     missed = 0
     for name in names:
-        path = folder / f"{name}.json"
-        if not path.exists():
-            print(f"\n{name}: there is no {path}")
-            continue
-        content = json.loads(path.read_text(encoding="utf-8"))
-        targets = content.get("targets") or targets_of_heads(content["cases"])
-        print(f"\n{name}: {content.get('date', '')} at {(content.get('commit') or 'no commit')[:12]}")
-        for target in targets:
+        content = read_result(folder / f"{name}.json")
+        print(f"\n{heading(name, content)}")
+        for target in content.get("targets", []):
             print(describe(target))
             missed += target["met"] is False
     return missed
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A benchmark's JSON with its targets; empty if it has not run."""
+    if not path.exists():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content if "targets" in content else content | {"targets": targets_of_heads(content["cases"])}
+
+
+def heading(name: str, content: dict[str, Any]) -> str:
+    if not content:
+        return f"{name}: not run yet"
+    dirty = " with uncommitted changes" if content.get("uncommitted_changes") else ""
+    return f"{name}: {content.get('date', 'no date')}, commit {(content.get('commit') or 'unknown')[:12]}{dirty}"
+
+
+def write_summary() -> None:
+    """Put the targets of all results that are there into benchmarks/results/README.md."""
+    lines = [
+        "# What was to be reached, and what was",
+        "",
+        "Written by `python benchmarks/run.py` from the JSON files beside it.",
+    ]
+    for name in NAMES:
+        content = read_result(RESULTS / f"{name}.json")
+        lines += ["", f"**{heading(name, content)}**"]
+        if content:
+            lines += [
+                "",
+                f"`{content['command'].strip()}`, {content['hardware']['cpu']}, {content['hardware']['cores']} cores",
+                "",
+            ]
+            lines += ["| target | wanted | measured | |", "|---|---|---|---|"]
+        for target in content.get("targets", []):
+            measured = "-" if target["measured"] is None else f"{target['measured']:.4g}"
+            lines.append(f"| {target['name']} | {target['wanted']} | {measured} | {WORDS[target['met']]} |")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def targets_of_heads(cases: dict[str, Any]) -> list[dict[str, Any]]:

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="A folder per class, a table, or an archive of either.")]
+ArtifactArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="What `headstart fit --out` made.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+BackboneOption = Annotated[str, typer.Option(help="efficientnet-lite0, timm:NAME, file:PATH, random:ARCH; see `backbones`.")]
+ImageSizeOption = Annotated[int | None, typer.Option(help="Side in pixels of the network's input.")]
+ModalityOption = Annotated[str, typer.Option(help="auto, image, text or audio.")]
+TestOption = Annotated[str | None, typer.Option(metavar="PATH", help="A second source: the test split.")]
 
 
 class DataOptions:

@@ -94,7 +94,8 @@ def _require_packages() -> None:
 def _start(source: BackboneSource, image_size: int | None, folder: Path) -> Compilation:
     work = _work_folder(folder)
     asked = json.dumps({"name": source.name, "image_size": image_size, "folder": str(work), "target": str(folder)})
-    environment = os.environ | {"OMP_NUM_THREADS": str(runtime.num_cores()), "PYTHONWARNINGS": "ignore"}
+    # A few small batches need no second thread, and where the machine is busy two would wait for each other.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(
         [sys.executable, "-m", "headstart.features.export", asked],
         stdin=subprocess.DEVNULL,

@@ -178,7 +178,8 @@ def _extract_few(
     keys = [store_key(digests[id_], view) for id_ in ids for view in views]
     vectors, found = store.get_many(keys)
     vectors = vectors.reshape(len(ids), len(views), prefix.spec.width)
-    complete = np.asarray(found.reshape(len(ids), len(views)).all(axis=1))
+    found = found.reshape(len(ids), len(views))
+    complete = np.asarray(found.all(axis=1))
     known = store.get_failures([store_key(digests[id_]) for row, id_ in enumerate(ids) if not complete[row]])
     rows, pixels, fresh_failures = [], [], []
     for row, id_ in enumerate(ids):
@@ -195,23 +196,28 @@ def _extract_few(
             failures[id_] = f"{error.kind}: {error.reason}"
             if error.kind in LASTING:
                 fresh_failures.append((store_key(digests[id_]), error.kind, error.reason))
+    missing = [(row, v) for row in rows for v in range(len(views)) if not found[row, v]]
     if rows:
-        outputs = _run_views(prefix, preprocess.normalise(np.stack(pixels)), views)
-        vectors[rows] = store.rounded(outputs.reshape(-1, outputs.shape[-1])).reshape(outputs.shape)
+        outputs = _run_views(prefix, preprocess.normalise(np.stack(pixels)), views, ~found[rows])
+        vectors[[row for row, _ in missing], [v for _, v in missing]] = store.rounded(outputs)
     readable = [row for row, id_ in enumerate(ids) if id_ not in failures]
     return Batch(
         ids=tuple(ids[row] for row in readable),
         vectors=vectors[readable],
         hashes={id_: digest.hex() for id_, digest in digests.items()},
         failures=failures,
-        fresh=tuple((keys[row * len(views) + v], vectors[row, v]) for row in rows for v in range(len(views))),
+        fresh=tuple((keys[row * len(views) + v], vectors[row, v]) for row, v in missing),
         fresh_failures=tuple(fresh_failures),
         hits=int(complete.sum()),
         misses=len(rows),
     )
 
 
-def _run_views(prefix: Prefix, batch: np.ndarray, views: Sequence[str]) -> np.ndarray:
-    """(B, 3, S, S) to (B, V, W)."""
-    outputs = [prefix(np.ascontiguousarray(batch[..., ::-1]) if view == FLIPPED else batch) for view in views]
-    return np.stack(outputs, axis=1)
+def _run_views(prefix: Prefix, batch: np.ndarray, views: Sequence[str], wanted: np.ndarray) -> np.ndarray:
+    """The features of the wanted views, (B, V) of (B, 3, S, S), one after the other: (M, W)."""
+    outputs = np.empty((*wanted.shape, prefix.spec.width), np.float32)
+    for v, view in enumerate(views):
+        few = batch if wanted[:, v].all() else batch[wanted[:, v]]
+        if len(few):
+            outputs[wanted[:, v], v] = prefix(np.ascontiguousarray(few[..., ::-1]) if view == FLIPPED else few)
+    return outputs[wanted]

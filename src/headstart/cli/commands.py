@@ -1,0 +1,232 @@
+"""The commands: each reads its words, calls one door of the library, and shows what came back.
+
+Whatever is heavy is imported inside the command that needs it, so that `headstart predict` starts quickly and without torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headstart.cli.cache import cache_app
+from headstart.cli.options import (
+    ArtifactArgument,
+    BackboneOption,
+    DataArgument,
+    DataOptions,
+    ImageSizeOption,
+    JsonOption,
+    ModalityOption,
+    OfflineOption,
+    QuietOption,
+    Shown,
+    TestOption,
+)
+from headstart.errors import SettingError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Transfer learning with evidence: labelled items in, an adapted model out, predictions anywhere without torch.",
+)
+app.add_typer(cache_app, name="cache")
+
+
+@app.command()
+def fit(  # noqa: PLR0913 - one parameter for each option
+    data: DataArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model; must not exist, or be a model.")],
+    modality: ModalityOption = "auto",
+    task: Annotated[str, typer.Option(help="auto, single, multi or value.")] = "auto",
+    backbone: BackboneOption = "auto",
+    strategy: Annotated[str, typer.Option(help="auto or extract.")] = "auto",
+    test: TestOption = None,
+    label_column: DataOptions.label_column = None,
+    item_column: DataOptions.item_column = None,
+    group_column: DataOptions.group_column = None,
+    split_column: DataOptions.split_column = None,
+    merge_labels: DataOptions.merge_labels = None,
+    balance: Annotated[str, typer.Option(help="auto, weights or none: whether classes weigh alike.")] = "auto",
+    head: Annotated[str, typer.Option(help="auto or linear.")] = "auto",
+    geometry: Annotated[str, typer.Option(help="auto, crop, pad or squash.")] = "auto",
+    image_size: ImageSizeOption = None,
+    budget: Annotated[str | None, typer.Option(help="Time to spend on doing better: 90s, 10m, 1h.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every random step.")] = 0,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Adapt a pretrained network to DATA, evaluate it, save it."""
+    _go_offline(offline)
+    from headstart.api.fit import fit as fit_data
+    from headstart.cli.show import Narrator, show_fit
+
+    with Narrator(quiet=quiet) as narrator:
+        model = fit_data(
+            data,
+            out=out,
+            test=test,
+            progress=narrator.step,
+            modality=modality,
+            task=task,
+            backbone=backbone,
+            strategy=strategy,
+            label_column=label_column,
+            item_column=item_column,
+            group_column=group_column,
+            split_column=split_column,
+            merge_labels=_pairs(merge_labels),
+            balance=balance,
+            head=head,
+            geometry=geometry,
+            image_size=image_size,
+            budget=budget,
+            seed=seed,
+        )
+    show_fit(model, out, Shown(as_json=as_json, quiet=quiet))
+
+
+@app.command()
+def predict(
+    artifact: ArtifactArgument,
+    items: Annotated[list[str], typer.Argument(metavar="ITEM...", help="Files, folders, or - for one item a line on stdin.")],
+    output_format: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    as_json: JsonOption = False,
+) -> None:
+    """Label new items."""
+    from headstart.artifact.store import load
+    from headstart.cli.show import check_format, show_predictions
+    from headstart.model.model import unreadable_error
+
+    shown = check_format("json" if as_json else output_format)
+    model = load(artifact)
+    answers = model.answers([line for item in items for line in (_lines() if item == "-" else [item])])
+    show_predictions(model, model.interpret(answers), answers.unreadable, shown)
+    if answers.unreadable and shown != "json":
+        raise unreadable_error(answers.unreadable)
+    raise typer.Exit(2 if answers.unreadable else 0)
+
+
+@app.command()
+def evaluate(
+    artifact: ArtifactArgument,
+    data: DataArgument,
+    label_column: DataOptions.label_column = None,
+    item_column: DataOptions.item_column = None,
+    split_column: DataOptions.split_column = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a saved model on labelled data; of data with a test split, only that."""
+    from headstart.api.use import evaluate as evaluate_model
+    from headstart.cli.show import show_evaluation
+
+    evaluation = evaluate_model(artifact, data, label_column=label_column, item_column=item_column, split_column=split_column)
+    show_evaluation(evaluation, as_json=as_json)
+
+
+@app.command()
+def check(  # noqa: PLR0913 - one parameter for each option
+    data: DataArgument,
+    modality: ModalityOption = "auto",
+    backbone: BackboneOption = "auto",
+    test: TestOption = None,
+    label_column: DataOptions.label_column = None,
+    item_column: DataOptions.item_column = None,
+    group_column: DataOptions.group_column = None,
+    split_column: DataOptions.split_column = None,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say what is wrong with DATA, before any training."""
+    _go_offline(offline)
+    from headstart.api.use import check as check_data
+    from headstart.cli.show import Narrator, show_findings
+
+    with Narrator(quiet=quiet) as narrator:
+        findings = check_data(
+            data,
+            backbone=backbone,
+            test=test,
+            progress=narrator.named("check"),
+            modality=modality,
+            label_column=label_column,
+            item_column=item_column,
+            group_column=group_column,
+            split_column=split_column,
+        )
+    show_findings(findings, as_json=as_json)
+
+
+@app.command()
+def embed(  # noqa: PLR0913 - one parameter for each option
+    data: DataArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write: id, label, vector.")],
+    backbone: BackboneOption = "auto",
+    block: Annotated[str, typer.Option(help="A block's name, last, or multi for all together.")] = "last",
+    geometry: Annotated[str, typer.Option(help="crop, pad or squash.")] = "pad",
+    image_size: ImageSizeOption = None,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write features at any block, for other tools."""
+    _go_offline(offline)
+    from headstart.api.use import embed_to_parquet
+    from headstart.cli.show import Narrator, show_embedding
+
+    with Narrator(quiet=quiet) as narrator:
+        told = embed_to_parquet(
+            data,
+            out,
+            backbone=backbone,
+            block=block,
+            geometry=geometry,
+            image_size=image_size,
+            progress=narrator.named("embed"),
+        )
+    show_embedding(told, out, Shown(as_json=as_json, quiet=quiet))
+
+
+@app.command()
+def report(artifact: ArtifactArgument) -> None:
+    """Write report.html again from the evidence saved in ARTIFACT."""
+    from headstart.api.use import rewrite_report
+
+    typer.echo(rewrite_report(artifact))
+
+
+@app.command()
+def backbones(as_json: JsonOption = False) -> None:
+    """List what is bundled, what is compiled, and what can be named."""
+    from headstart.cli.show import show_backbones
+
+    show_backbones(as_json=as_json)
+
+
+def _go_offline(offline: bool) -> None:
+    if offline:
+        os.environ["HEADSTART_OFFLINE"] = "1"
+
+
+def _lines() -> list[str]:
+    return [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+
+
+def _pairs(merges: list[str] | None) -> dict[str, str] | None:
+    if not merges:
+        return None
+    wrong = [merge for merge in merges if "=" not in merge]
+    if wrong:
+        raise SettingError(
+            f"--merge-labels {wrong[0]!r} names no pair.",
+            expected="FOUND=USED, as in Cat=cat.",
+            mend="give the option once for each label to merge.",
+        )
+    return dict(merge.split("=", 1) for merge in merges)
