@@ -165,3 +165,9 @@ def no_network(monkeypatch):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     return tried
+
+
+@pytest.fixture(scope="session")
+def session_cache():
+    """The cache that `prefix`, `artifact` and `pictures` are in, for tests that work in another and start processes."""
+    return Path(os.environ["HEADSTART_CACHE"])

@@ -113,35 +113,20 @@ def _export_checked(network: nn.Module, layout: tuple[BlockSlice, ...], side: in
 
 def _export_torchscript(network: nn.Module, sample: torch.Tensor, path: Path) -> None:
     """The older exporter: a second where the newer takes ten, and after `fold_padding` the graphs run equally fast."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            (sample,),
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["pixels"],
-            output_names=["features"],
-            dynamic_axes={"pixels": {0: "batch"}, "features": {0: "batch"}},
-        )
+    _write_onnx(network, sample, path, dynamo=False, dynamic_axes={"pixels": {0: "batch"}, "features": {0: "batch"}})
 
 
 def _export_dynamo(network: nn.Module, sample: torch.Tensor, path: Path) -> None:
+    """The newer exporter, which manages networks that the older one does not."""
+    batch = ({0: torch.export.Dim("batch")},)
+    _write_onnx(network, sample, path, dynamo=True, dynamic_shapes=batch, external_data=False, verbose=False)
+
+
+def _write_onnx(network: nn.Module, sample: torch.Tensor, path: Path, **how: Any) -> None:  # noqa: ANN401 - torch's options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            (sample,),
-            str(path),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["pixels"],
-            output_names=["features"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            external_data=False,
-            verbose=False,
-        )
+        how |= {"opset_version": OPSET, "input_names": ["pixels"], "output_names": ["features"]}
+        torch.onnx.export(network, (sample,), str(path), **how)
 
 
 def _relative_error(network: nn.Module, layout: tuple[BlockSlice, ...], side: int, path: Path) -> float:
