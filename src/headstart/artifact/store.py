@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
@@ -24,6 +25,7 @@ from headstart.preprocess.image import ImagePreprocess
 
 MANIFEST = "headstart.json"
 NETWORK = "model.onnx"
+REPORT = "report.json"
 SELF_TEST = "selftest.safetensors"
 NUM_GOLDEN = 3
 GOLDEN_SIDE = 320
@@ -80,11 +82,35 @@ def load(path: str | Path) -> Model:
     folder = Path(path)
     manifest = read_manifest(folder)
     contents = {name: _verified(folder, name, sha256) for name, sha256 in manifest.files.items()}
-    report = json.loads(contents["report.json"])
-    session = open_session(contents[NETWORK], num_threads=1)
-    model = Model(folder=folder, manifest=manifest, session=session, report=report)
+    unlisted = sorted({NETWORK, SELF_TEST, REPORT} - contents.keys())
+    if unlisted:
+        raise _changed(folder, MANIFEST, why=f"it does not list {', '.join(unlisted)}")
+    session = _open_network(folder, contents[NETWORK], manifest.num_outputs)
+    model = Model(folder=folder, manifest=manifest, session=session, report=_read_report(folder, contents[REPORT]))
     replay(model, contents[SELF_TEST])
     return model
+
+
+def _open_network(folder: Path, content: bytes, num_outputs: int) -> onnxruntime.InferenceSession:
+    try:
+        session = open_session(content, num_threads=1)
+    except Exception as error:  # each fault has a class of its own in ONNX Runtime, without a common base
+        raise _changed(folder, NETWORK, why="ONNX Runtime cannot open it") from error
+    if [given.name for given in session.get_inputs()] != ["pixels"]:
+        raise _changed(folder, NETWORK, why="it does not take pixels")
+    if [answer.shape[-1:] for answer in session.get_outputs()] != [[num_outputs]]:
+        raise _changed(folder, NETWORK, why=f"it does not give {num_outputs} numbers an item, as headstart.json has it")
+    return session
+
+
+def _read_report(folder: Path, content: bytes) -> dict[str, Any]:
+    try:
+        report = json.loads(content)
+    except ValueError as error:
+        raise _changed(folder, REPORT, why="it is no JSON") from error
+    if not isinstance(report, dict):
+        raise _changed(folder, REPORT, why="it is no JSON object")
+    return report
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -110,18 +136,18 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.from_text(path.read_text(encoding="utf-8"), where=str(folder))
     except UnicodeDecodeError as error:
-        raise _changed(folder, MANIFEST) from error
+        raise _changed(folder, MANIFEST, why="it is no text") from error
 
 
 def _verified(folder: Path, name: str, sha256: str) -> bytes:
     # A name with a path in it could reach outside of the folder.
     if Path(name).name != name:
-        raise _changed(folder, name)
+        raise _changed(folder, MANIFEST, why=f"it lists {name!r}, which is no name of a file in it")
     try:
         content = (folder / name).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"{folder} lacks {name} ({error.strerror}).",
+            f"{folder} lacks {name} ({error}).",
             expected="every file that headstart.json lists.",
             mend="copy the whole folder again from where it was made.",
         ) from error
@@ -130,9 +156,9 @@ def _verified(folder: Path, name: str, sha256: str) -> bytes:
     return content
 
 
-def _changed(folder: Path, name: str) -> ArtifactError:
+def _changed(folder: Path, name: str, *, why: str = "its sha256 differs") -> ArtifactError:
     return ArtifactError(
-        f"{name} in {folder} is not what was saved: its sha256 differs.",
+        f"{name} in {folder} is not what was saved: {why}.",
         expected="every file as `headstart fit` wrote it.",
         mend="copy the whole folder again from where it was made; after editing on purpose, fit again.",
     )
@@ -175,8 +201,10 @@ def replay(model: Model, content: bytes) -> None:
     try:
         tensors = load_tensors(content)
     except SafetensorError as error:
-        raise _changed(model.folder, SELF_TEST) from error
+        raise _changed(model.folder, SELF_TEST, why="it holds no tensors") from error
     count = len(tensors) // 3
+    if set(tensors) != {f"{part}.{index}" for part in ("item", "pixels", "answer") for index in range(count)}:
+        raise _changed(model.folder, SELF_TEST, why="it holds other tensors")
     for index in range(count):
         pixels = model.preprocess.pixels(tensors[f"item.{index}"].tobytes(), name=f"golden item {index}")
         saved = tensors[f"pixels.{index}"]

@@ -21,12 +21,13 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
     except HeadstartError as error:
         code = _tell(error)
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; there is nobody to tell.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read our output has seen enough (typer exits then); there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:

@@ -109,6 +109,7 @@ def _start(source: BackboneSource, image_size: int | None, folder: Path) -> Comp
             _, told = process.communicate()
         except BaseException:
             process.kill()
+            process.wait()  # else it could still put a file into the folder that goes away
             shutil.rmtree(work, ignore_errors=True)
             raise
         if process.returncode:

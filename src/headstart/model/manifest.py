@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from headstart.errors import ArtifactError
 from headstart.records import Modality, Task
@@ -70,7 +70,7 @@ class Manifest:
         try:
             values: dict[str, Any] = json.loads(text)
             found = int(values["format"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArtifactError(
                 f"{where} is no saved model: headstart.json cannot be read ({type(error).__name__}: {error}).",
                 expected="the folder that `headstart fit --out` made, unchanged.",
@@ -96,8 +96,39 @@ class Manifest:
                 expected="the file as `headstart fit` wrote it: labels, their order and the preprocess among other things.",
                 mend="copy the whole folder again from where it was made; to change a setting or a label, fit again.",
             )
+        wrong = _wrong(values)
+        if wrong:
+            told = ", ".join(f"{name} {str(values[name])[:100]!r}" for name in wrong)
+            raise ArtifactError(
+                f"headstart.json in {where} has settings that cannot be: {told}.",
+                expected="the file as `headstart fit` wrote it.",
+                mend="copy the whole folder again from where it was made.",
+            )
         tuples = {name: tuple(values[name]) for name in ("labels", "thresholds", "views")}
         return cls(**({name: values[name] for name in names} | tuples))
+
+
+def _wrong(values: dict[str, Any]) -> list[str]:
+    """Names of the settings that are not what the rest of the code relies on."""
+    labels, thresholds = values["labels"], values["thresholds"]
+    good = {
+        "task": values["task"] in get_args(Task),
+        "modality": values["modality"] in get_args(Modality),
+        "labels": _are_texts(labels) and len(set(labels)) == len(labels) and bool(labels) == (values["task"] != "value"),
+        "views": _are_texts(values["views"]),
+        "files": isinstance(values["files"], dict) and _are_texts(list(values["files"].values())),
+    }
+    good["thresholds"] = (
+        isinstance(thresholds, list)
+        and all(isinstance(threshold, int | float) for threshold in thresholds)
+        and (not good["labels"] or len(thresholds) >= len(labels))
+    )
+    good |= {name: isinstance(values[name], dict) for name in ("preprocess", "backbone", "settings", "packages")}
+    return [name for name, holds in good.items() if not holds]
+
+
+def _are_texts(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 
 def _checksum(values: dict[str, Any]) -> str:

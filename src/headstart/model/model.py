@@ -147,13 +147,16 @@ class Model:
         """
         target = Path(path)
         check_replaceable(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            shutil.copytree(self.folder, work, dirs_exist_ok=True)
-            move_into_place(work, target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+            try:
+                shutil.copytree(self.folder, work, dirs_exist_ok=True)
+                move_into_place(work, target)
+            except BaseException:
+                shutil.rmtree(work, ignore_errors=True)
+                raise
         except OSError as error:
-            shutil.rmtree(work, ignore_errors=True)
             raise cannot_write(target, error) from error
         return target
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +15,12 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _ROW = {"label", "precision", "recall", "f1", "support"}
 
 
-def write_report(report: dict[str, Any], path: Path) -> None:
-    """Write the report as one self-contained page; the file is there whole or not at all.
-
-    Args:
-        report: what report.json holds. Only `summary` must be there; a part whose facts are missing is left out.
-        path: of the HTML file; an older one is replaced.
-
-    Raises:
-        ArtifactError: if `report` has no summary, or the file cannot be written.
-    """
-    if not isinstance(report.get("summary"), dict):
-        raise ArtifactError(
-            f"the report for {path} has no summary.",
-            expected='an object with at least "summary", as report.json of a saved model holds.',
-            mend="run headstart fit again to make the evidence anew.",
-        )
-    page = render_report(report)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(page, encoding="utf-8", errors="replace")
-        partial.replace(path)
-    except OSError as error:
-        raise ArtifactError(
-            f"the report cannot be written to {path}: {error.strerror or error}.",
-            expected="a folder that can be written to, with room on its disk.",
-            mend="free some space or choose another place, then run headstart report again.",
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+def import_drawing() -> None:
+    """Load what pages are drawn with, half a second's work, on a thread of its own while the cores wait for something else."""
+    with contextlib.suppress(ImportError):  # said properly once a page is asked for
+        importlib.import_module("jinja2")
+        importlib.import_module("matplotlib.figure")
+        importlib.import_module("matplotlib.backends.backend_svg")
 
 
 def render_report(report: dict[str, Any]) -> str:
@@ -55,8 +33,15 @@ def render_report(report: dict[str, Any]) -> str:
         HTML; every text of the user's in it is escaped.
 
     Raises:
+        ArtifactError: if there is no summary.
         MissingPackageError: if Jinja2 or matplotlib is not installed.
     """
+    if not isinstance(report.get("summary"), dict):
+        raise ArtifactError(
+            "the report has no summary.",
+            expected='an object with at least "summary", as report.json of a saved model holds.',
+            mend="run headstart fit again to make the evidence anew.",
+        )
     try:
         import jinja2
         from markupsafe import Markup
