@@ -1,0 +1,127 @@
+"""The README does what it says: its commands and its Python run as they stand, on a folder named flowers/."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+import headstart
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = [(language, text.strip()) for language, text in re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)]
+PROGRAM = Path(sys.executable).with_name("headstart")
+
+# What `headstart ...` of the README leaves behind or prints, by its first words.
+EXPECTED = {
+    "check": lambda printed, place: "nothing found" in printed,
+    "fit": lambda printed, place: (place / "flowers.hs" / "report.html").is_file() and "95" in printed,
+    "predict": lambda printed, place: [line.split()[1] for line in printed.splitlines()] == ["label", "rose", "daisy", "rose"],
+    "evaluate": lambda printed, place: printed.startswith("8 test items") and "accuracy" in printed,
+    "embed": lambda printed, place: pyarrow.parquet.read_table(place / "f.parquet").num_rows == 60,
+}
+
+
+def kind_of(language, text):
+    """What a block is: commands of headstart, Python, targets of make, or a picture of a folder."""
+    lines = text.splitlines()
+    if language == "python":
+        return "python"
+    if all(line.startswith("headstart ") for line in lines):
+        return "headstart"
+    if all(line.startswith("make ") for line in lines):
+        return "make"
+    return "folder" if lines[0].endswith("/") and not language else "unknown"
+
+
+def run(command, place):
+    """Run words of the README where the folder is; headstart is the one of this environment."""
+    environment = os.environ | {"PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def place(draw, tmp_path_factory):
+    """A folder with flowers/, new pictures and labelled ones, as the README tells of them."""
+    folder = tmp_path_factory.mktemp("readme")
+    for label, pattern in (("daisy", "rings"), ("rose", "stripes")):
+        for below, numbers in (("flowers", range(30)), ("labelled", range(40, 44))):
+            (folder / below / label).mkdir(parents=True)
+            for number in numbers:
+                draw(pattern, number).save(folder / below / label / f"{number + 1}.jpg", quality=90)
+    (folder / "more").mkdir()
+    draw("stripes", 50).save(folder / "new.jpg")
+    draw("rings", 51).save(folder / "more" / "1.jpg")
+    draw("stripes", 52).save(folder / "more" / "2.jpg")
+    return folder
+
+
+def test_every_block_is_of_a_kind_that_is_tested_here():
+    kinds = [kind_of(language, text) for language, text in BLOCKS]
+    assert "unknown" not in kinds, BLOCKS[kinds.index("unknown")]
+    assert kinds.count("headstart") >= 1 and kinds.count("python") >= 1 and kinds.count("make") >= 1
+    assert len(BLOCKS) == README.count("```") / 2
+
+
+def test_every_command_does_what_it_says(place):
+    commands = [line for language, text in BLOCKS if kind_of(language, text) == "headstart" for line in text.splitlines()]
+    assert {shlex.split(line)[1] for line in commands} == set(EXPECTED)
+    for line in commands:
+        words = shlex.split(line, comments=True)
+        process = run(words, place)
+        assert (process.returncode, process.stderr) == (0, ""), line
+        assert EXPECTED[words[1]](process.stdout, place), (line, process.stdout)
+
+
+def test_every_block_of_python_runs(place):
+    shutil.rmtree(place / "flowers.hs", ignore_errors=True)
+    blocks = [text for language, text in BLOCKS if kind_of(language, text) == "python"]
+    for text in blocks:
+        process = run([sys.executable, "-W", "error", "-c", text], place)
+        assert (process.returncode, process.stderr) == (0, ""), text
+    (block,) = blocks
+    report, label = process.stdout.splitlines()
+    assert report.startswith("accuracy ") and "backbone efficientnet-lite0" in report
+    assert label == "rose"
+    assert headstart.load(place / "flowers.hs").labels == ("daisy", "rose")
+
+
+def test_the_folder_shown_is_one_that_fit_takes(place):
+    (folder,) = [text for language, text in BLOCKS if kind_of(language, text) == "folder"]
+    names = [line.split()[0].rstrip("/") for line in folder.splitlines()]
+    assert names == ["flowers", *sorted(path.name for path in (place / "flowers").iterdir())]
+
+
+def test_every_target_of_make_is_there():
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = re.findall(r"^make ([\w-]+)$", README, re.MULTILINE) + re.findall(r"`make ([\w-]+)`", README)
+    assert named and set(named) <= set(targets)
+
+
+def test_every_option_and_command_named_in_a_sentence_is_there(place):
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+    shown = {command: run([PROGRAM, command, "--help"], place).stdout for command in ("fit", "predict", "embed", "cache")}
+    everything = " ".join(shown.values()) + run([PROGRAM, "--help"], place).stdout
+    options = set(re.findall(r"--[a-z][a-z-]+", README))
+    assert options and all(re.search(rf"{option}\b", everything) for option in options), options
+    commands = set(re.findall(r"`headstart ([a-z]+)", prose))
+    assert commands and all(f"\n  {command} " in everything for command in commands), commands
+
+
+def test_every_environment_variable_and_backbone_named_is_known():
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "headstart").rglob("*.py"))
+    variables = set(re.findall(r"HEADSTART_[A-Z_]+", README))
+    assert variables and all(f'"{name}"' in source for name in variables)
+    assert "`efficientnet-lite0` (the default)" in README
+    assert all(f'"{prefix}"' in source for prefix in re.findall(r"`(\w+:)[A-Z]+`", README))
+
+
+def test_every_file_linked_to_is_there():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links and [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
