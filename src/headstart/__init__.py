@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headstart.api.fit import fit
-    from headstart.api.use import check, embed, evaluate
+    from headstart.api.score import evaluate
+    from headstart.api.use import check, embed
     from headstart.artifact.store import load
     from headstart.errors import HeadstartError
     from headstart.model.model import Model
@@ -25,7 +26,7 @@ _PLACES = {
     "Sample": "headstart.records",
     "check": "headstart.api.use",
     "embed": "headstart.api.use",
-    "evaluate": "headstart.api.use",
+    "evaluate": "headstart.api.score",
     "fit": "headstart.api.fit",
     "load": "headstart.artifact.store",
 }

@@ -83,19 +83,25 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
 
 
 def _warnings(story: Story) -> list[str]:
-    """What a user must hear beside the findings about the data."""
-    told = list(story.evidence.evaluation.warnings)
-    told += story.table.notes
+    """What a user must hear beside the findings about the data, the gravest first."""
+    told = [*_told_of_leaks(story), *story.evidence.evaluation.warnings, *story.table.notes]
     if story.prefix.spec.why_torch:
         told.append(f"the backbone runs on torch, not compiled: {story.prefix.spec.why_torch}")
-    clean = story.evidence.without_leaks
-    if clean is not None:
-        name = next(iter(clean.metrics))
-        told.append(
-            f"{story.evidence.num_leaks} test items have copies in train: {name} {story.evidence.evaluation.metrics[name]:.3f} "
-            f"with them, {clean.metrics[name]:.3f} on the {clean.num_items} others."
-        )
     return told
+
+
+def _told_of_leaks(story: Story) -> list[str]:
+    evidence = story.evidence
+    if not evidence.num_leaks:
+        return []
+    told = f"{evidence.num_leaks} of the {len(evidence.ids)} test items have copies in train"
+    clean = evidence.without_leaks
+    if clean is None:
+        return [f"{told}: the score says nothing about new items. Test on items that are not in train."]
+    name = next(iter(clean.metrics))
+    low, high = clean.intervals[name]
+    with_them = evidence.evaluation.metrics[name]
+    return [f"{told}: {name} {with_them:.3f} with them, {clean.metrics[name]:.3f} [{low:.3f}, {high:.3f}] on the others."]
 
 
 def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
@@ -124,7 +130,7 @@ def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "seconds": {step: round(seconds.get(step, 0.0), 3) for step in steps},
         "items_per_second": round((table.hits + table.misses) / max(table.seconds, 1e-9), 1),
         "cache": {"hits": table.hits, "misses": table.misses},
-        "warnings": [*found, *_warnings(story)],
+        "warnings": [*_warnings(story), *found],
     }
 
 

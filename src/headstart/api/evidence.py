@@ -58,7 +58,7 @@ def gather_evidence(table: FeatureTable, dataset: Dataset, splits: Splits, floor
     evaluation = evaluate(dataset, ids, answers, floor, seed=plan.seed, majority=majority)
     clean = _without_leaks(dataset, splits)
     if len(clean) in {0, len(ids)}:
-        return Evidence(evaluation=evaluation, ids=ids, answers=answers)
+        return Evidence(evaluation=evaluation, ids=ids, answers=answers, num_leaks=len(ids) - len(clean))
     rows = [row for row, id_ in enumerate(ids) if id_ in clean]
     kept = [ids[row] for row in rows]
     return Evidence(

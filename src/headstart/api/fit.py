@@ -125,7 +125,7 @@ def _adapt(
         geometry = choose_geometry(prefix, dataset, geometry=settings.geometry, seed=settings.seed)
         table = extract(prefix, geometry.preprocess, dataset.samples, progress=progress)
     with clock.step("check"):
-        near = _near_duplicates(table)
+        near = near_duplicates(table)
         findings = check_dataset(dataset, table, near, reading.findings)
         raise_if_fatal(findings)
         splits = _split(dataset, table, near, geometry.asked, settings.seed)
@@ -202,8 +202,18 @@ def _narrator(progress: Progress | None, step: str) -> Callable[[int, int], None
     return lambda done, total: progress(step, done, total)
 
 
-def _near_duplicates(table: FeatureTable) -> list[tuple[str, ...]]:
-    if not 1 < len(table.ids) <= MAX_NEAR_DUPLICATE_ITEMS:
+def near_duplicates(table: FeatureTable) -> list[tuple[str, ...]]:
+    """Groups of items that all but coincide, by the features of the last block.
+
+    Args:
+        table: features of the items.
+
+    Returns:
+        Groups of ids; none where there are too many items to compare, or the features are untrained.
+    """
+    # Untrained features put everything close to everything.
+    untrained = table.spec.info.name.startswith("random:")
+    if untrained or not 1 < len(table.ids) <= MAX_NEAR_DUPLICATE_ITEMS:
         return []
     return near_duplicate_groups(table.ids, table.features("last"))
 

@@ -9,70 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from headstart.api.fit import check_dataset
+from headstart.api.fit import check_dataset, near_duplicates
 from headstart.artifact.store import load, replace_file
 from headstart.backbones import locate
-from headstart.data.duplicates import near_duplicate_groups
 from headstart.data.layout import class_folders_with_items
+from headstart.data.modality import modality_of_name
 from headstart.data.rows import ReadOptions
 from headstart.data.source import read_with_findings
-from headstart.data.targets import encode_targets
-from headstart.errors import DataError, MissingPackageError, SettingError
-from headstart.evidence.evaluate import evaluate_multi, evaluate_single, evaluate_value
-from headstart.evidence.evaluation import Evaluation
+from headstart.errors import MissingPackageError, SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.features.extract import extract_batches, feature_store
 from headstart.features.prefix import Prefix
-from headstart.model.model import Model, expand, unreadable_error
+from headstart.model.model import expand, unreadable_error
 from headstart.preprocess.image import ImagePreprocess
 from headstart.records import Finding, Sample
 from headstart.report.page import render_report
 from headstart.select.geometry import DEFAULT
 
 Progress = Callable[[int, int], None]
-
-
-def evaluate(model: Model | str | Path, data: Any, *, seed: int = 0, **columns: Any) -> Evaluation:  # noqa: ANN401
-    """Score a saved model on labelled data it did not learn from.
-
-    Args:
-        model: opened, or its folder.
-        data: as for `fit`; where it has a test split, only that is used.
-        seed: of the bootstrap.
-        **columns: item_column, label_column, … of a table.
-
-    Returns:
-        The evaluation.
-
-    Raises:
-        DataError: if an item cannot be read, or has a label that the model does not know.
-    """
-    model = model if isinstance(model, Model) else load(model)
-    manifest = model.manifest
-    options = ReadOptions(modality=manifest.modality, task=manifest.task, least_classes=1, **columns)
-    dataset = read_with_findings(data, options).dataset
-    own = [sample for sample in dataset.samples if sample.split == "test"]
-    samples = own or list(dataset.samples)
-    unknown = sorted({label for sample in samples for label in sample.labels} - set(manifest.labels))
-    if unknown:
-        raise DataError(
-            f"the data has labels that the model does not know: {', '.join(map(repr, unknown[:10]))}.",
-            expected=f"labels among {', '.join(map(repr, manifest.labels[:20]))}.",
-            mend="correct the labels, or fit again with such items.",
-        )
-    answers = model.answers([sample.item for sample in samples])
-    if answers.unreadable:
-        raise unreadable_error(answers.unreadable)
-    ids = [sample.id for sample in samples]
-    truth, values = encode_targets(dataset, ids, manifest.labels), answers.values.astype(np.float64)
-    match manifest.task:
-        case "single":
-            return evaluate_single(values / values.sum(axis=1, keepdims=True), truth, manifest.labels, seed=seed)
-        case "multi":
-            thresholds = np.array(manifest.thresholds)
-            return evaluate_multi(values, truth > 0.5, manifest.labels, seed=seed, thresholds=thresholds)
-        case "value":
-            return evaluate_value(values[:, 0], truth, seed=seed)
 
 
 def check(
@@ -102,8 +56,7 @@ def check(
     dataset = reading.dataset
     prefix = compile_prefix(locate(backbone, modality=dataset.modality)).wait()
     table = extract(prefix, _plain_preprocess(prefix), dataset.samples, progress=progress)
-    near = near_duplicate_groups(table.ids, table.features("last")) if len(table.ids) > 1 else []
-    return check_dataset(dataset, table, near, reading.findings)
+    return check_dataset(dataset, table, near_duplicates(table), reading.findings)
 
 
 def embed(
@@ -126,12 +79,19 @@ def embed(
         progress: called with the items done, and all.
 
     Returns:
-        The table; `table.features(block)` is (N, D) float32.
+        The table of the readable items; `table.features(block)` is (N, D) float32.
+
+    Raises:
+        DataError: if no item can be read; `table.failures` names those of several that cannot.
+        SettingError: if there is no such block.
     """
     samples = _samples(data)
     prefix = compile_prefix(locate(backbone), image_size=image_size).wait()
     prefix.spec.columns(block)
-    return extract(prefix, prefix.spec.preprocess.with_geometry(geometry), samples, progress=progress)
+    table = extract(prefix, prefix.spec.preprocess.with_geometry(geometry), samples, progress=progress)
+    if not table.ids:
+        raise unreadable_error(table.failures)
+    return table
 
 
 def embed_to_parquet(
@@ -168,6 +128,12 @@ def embed_to_parquet(
         import pyarrow.parquet
     except ImportError as error:
         raise MissingPackageError("pyarrow", extra="train", purpose="writing Parquet files") from error
+    if Path(out).suffix.casefold() not in {".parquet", ".pq"}:
+        raise SettingError(
+            f"{out} is not named as a Parquet file.",
+            expected="a path that ends in .parquet.",
+            mend=f"--out {Path(out).with_suffix('.parquet')}",
+        )
     samples = _samples(data)
     prefix = compile_prefix(locate(backbone), image_size=image_size).wait()
     columns = prefix.spec.columns(block)
@@ -227,12 +193,16 @@ def _plain_preprocess(prefix: Prefix) -> ImagePreprocess:
 
 def _samples(data: Any) -> tuple[Sample, ...]:  # noqa: ANN401 - items, with labels or without
     """Labelled data as `fit` reads it; or a folder, or list of items, that has no labels."""
-    path = Path(data) if isinstance(data, str | Path) else None
-    if path is not None and path.is_file() and path.suffix.casefold() not in {".jpg", ".jpeg", ".png"}:
-        return read_with_findings(data).dataset.samples
-    if path is not None and path.is_dir() and class_folders_with_items(path):
-        return read_with_findings(data).dataset.samples
-    named = expand(data, "image") if path is not None or isinstance(data, list | tuple) else []
+    match data:
+        case str() | Path() if Path(data).is_dir() and not class_folders_with_items(Path(data)):
+            bare = True
+        case str() | Path():
+            bare = modality_of_name(Path(data).name) == "image" and Path(data).is_file()
+        case list():
+            bare = not all(isinstance(pair, tuple) and len(pair) == 2 for pair in data)
+        case _:
+            bare = False
+    named = expand(data, "image") if bare else []
     if not named:
         return read_with_findings(data).dataset.samples
     return tuple(Sample(id=name, item=item) for name, item in named)

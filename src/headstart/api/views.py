@@ -55,4 +55,6 @@ def add_flips(
     asked = question("views", mirrored.name if wins else plain.name, told, (plain, mirrored))
     if not wins:
         return table, [asked]
-    return replace(both, failures=table.failures, hashes=table.hashes, hits=table.hits, misses=table.misses), [asked]
+    seconds = table.seconds + both.seconds
+    kept = replace(both, failures=table.failures, hashes=table.hashes, hits=table.hits, seconds=seconds)
+    return replace(kept, misses=max(table.misses, both.misses)), [asked]

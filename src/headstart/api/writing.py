@@ -13,7 +13,16 @@ import numpy as np
 from safetensors.numpy import save as save_tensors
 
 from headstart.api.content import Story
-from headstart.artifact.store import ANSWER_TOLERANCE, NETWORK, NUM_GOLDEN, SELF_TEST, make_self_test, write
+from headstart.artifact.store import (
+    ANSWER_TOLERANCE,
+    LEARNED,
+    NETWORK,
+    NUM_GOLDEN,
+    SELF_TEST,
+    make_self_test,
+    pack_digests,
+    write,
+)
 from headstart.data.split import write_splits_csv
 from headstart.errors import BackboneError, HeadstartError, MissingPackageError
 from headstart.features.extract import FLIPPED
@@ -54,6 +63,7 @@ def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]
         {
             NETWORK: network,
             SELF_TEST: make_self_test(story.table.preprocess, [sample.item for sample in _golden(story)], run),
+            LEARNED: pack_digests(story.table.hashes[id_] for id_ in story.splits.train),
             "head.safetensors": _head_tensors(story),
             "report.json": json.dumps(content, ensure_ascii=False, indent=1).encode(),
             "report.html": page.encode(),

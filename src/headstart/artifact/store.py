@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ MANIFEST = "headstart.json"
 NETWORK = "model.onnx"
 REPORT = "report.json"
 SELF_TEST = "selftest.safetensors"
+LEARNED = "learned.safetensors"
 NUM_GOLDEN = 3
 GOLDEN_SIDE = 320
 # Another build of Pillow may round a pixel differently, another processor a product; a wrong preprocess or network is off
@@ -111,6 +112,31 @@ def _read_report(folder: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(report, dict):
         raise _changed(folder, REPORT, why="it is no JSON object")
     return report
+
+
+def pack_digests(hashes: Iterable[str]) -> bytes:
+    """The contents of learned.safetensors: SHA-256 of what the model learned from, sorted.
+
+    Args:
+        hashes: hexadecimal.
+
+    Returns:
+        Bytes of a file with `sha256`, (N, 32) uint8.
+    """
+    joined = b"".join(bytes.fromhex(value) for value in sorted(set(hashes)))
+    return save_tensors({"sha256": np.frombuffer(joined, np.uint8).reshape(-1, 32)})
+
+
+def learned_digests(folder: Path) -> frozenset[bytes]:
+    """SHA-256 of every item that a saved model learned from; none where the model does not say.
+
+    Args:
+        folder: of a saved model.
+    """
+    path = folder / LEARNED
+    if not path.is_file():
+        return frozenset()
+    return frozenset(row.tobytes() for row in load_tensors(path.read_bytes())["sha256"])
 
 
 def read_manifest(folder: Path) -> Manifest:

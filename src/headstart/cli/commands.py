@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,24 @@ app = typer.Typer(
     help="Transfer learning with evidence: labelled items in, an adapted model out, predictions anywhere without torch.",
 )
 app.add_typer(cache_app, name="cache")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headstart {version('headstart')}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which version.")]
+
+
+@app.callback()
+def common(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which version.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 @app.command()
@@ -123,7 +142,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Score a saved model on labelled data; of data with a test split, only that."""
-    from headstart.api.use import evaluate as evaluate_model
+    from headstart.api.score import evaluate as evaluate_model
     from headstart.cli.show import show_evaluation
 
     evaluation = evaluate_model(artifact, data, label_column=label_column, item_column=item_column, split_column=split_column)

@@ -17,6 +17,8 @@ INTERRUPTED = 130
 def main() -> None:
     """Run a command; exit with 0 when done, 2 when the input is at fault, 130 when interrupted, 1 for a bug."""
     signal.signal(signal.SIGTERM, _stop)
+    if isinstance(sys.stdin, io.TextIOWrapper):  # a line that is no text names no file, and is told so
+        sys.stdin.reconfigure(errors="surrogateescape")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name or label that the terminal cannot show is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

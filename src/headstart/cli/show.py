@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +95,7 @@ def show_fit(model: Model, out: Path, shown: Shown) -> None:
     print_line(f"  {seconds['total']:.1f} s ({steps}); {misses} items computed, {hits} from the cache")
     print_line(f"  backbone {summary['backbone']}, head {summary['floor']['head']}, strategy {summary['strategy']}")
     print_line(f"  report  {out / 'report.html'}")
-    print_line(f"  predict headstart predict {out} ITEM...")
+    print_line(f"  predict headstart predict {shlex.quote(str(out))} ITEM...")
 
 
 def _shortened(text: str) -> str:

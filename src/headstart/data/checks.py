@@ -137,7 +137,7 @@ def _tell_duplicates(
             kind=kind,
             severity="warning",
             items=_flatten(groups),
-            message=f"{count_of(len(groups), 'group')} of {what}: {_name_groups(groups)}. Each stays on one side of a split.",
+            message=f"{count_of(len(groups), 'group')} of {what}: {_name_groups(groups)}. A random split parts none.",
             mend="keep one of each group, unless they are meant to be different items.",
         )
         for kind, what, groups in (
@@ -182,7 +182,9 @@ def _side(dataset: Dataset, name: str) -> str:
 
 
 def _crosses(dataset: Dataset, group: Sequence[str]) -> bool:
-    return len({_side(dataset, name) for name in group}) > 1
+    """Whether some of a group train, and others are held out."""
+    sides = {_side(dataset, name) for name in group}
+    return "train" in sides and len(sides) > 1
 
 
 def _tell_conflicts(dataset: Dataset, copies: Sequence[tuple[str, ...]]) -> list[Finding]:

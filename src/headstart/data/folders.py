@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -19,14 +20,15 @@ def is_ignored(name: str) -> bool:
 def visible_entries(folder: Path) -> tuple[list[Path], list[Path]]:
     """List the sub-folders and the files of a folder, each sorted by name, without the ignored ones.
 
-    Links are followed; a link that leads nowhere is listed as a file.
+    Links are followed, but for links to folders that hold the link itself: they would show the same items again, under
+    other labels. A link that leads nowhere is listed as a file.
 
     Raises:
         DataError: if the folder cannot be read.
     """
     try:
         with os.scandir(folder) as entries:
-            listed = sorted((entry.name, entry.is_dir()) for entry in entries if not is_ignored(entry.name))
+            listed = sorted((entry.name, _is_folder(entry)) for entry in entries if _is_seen(entry, folder))
     except OSError as error:
         raise DataError(
             f"the folder {str(folder)!r} cannot be read: {error.strerror}.",
@@ -35,6 +37,33 @@ def visible_entries(folder: Path) -> tuple[list[Path], list[Path]]:
         ) from error
     folders = [folder / name for name, is_folder in listed if is_folder]
     return folders, [folder / name for name, is_folder in listed if not is_folder]
+
+
+def _is_seen(entry: os.DirEntry[str], folder: Path) -> bool:
+    if is_ignored(entry.name):
+        return False
+    if not entry.is_symlink():
+        return True
+    try:
+        target = Path(entry.path).resolve(strict=True)
+    except (OSError, RuntimeError):  # leads nowhere, or round and round
+        return not _leads_round(entry)
+    return not (target.is_dir() and folder.resolve().is_relative_to(target))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _leads_round(entry: os.DirEntry[str]) -> bool:
+    try:
+        Path(entry.path).stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def files_below(folder: Path) -> list[Path]:

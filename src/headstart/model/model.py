@@ -33,17 +33,23 @@ class Report:
     content: dict[str, Any]
     """report.json."""
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a user must hear."""
+        return list(self.content["summary"]["warnings"])
+
     def __str__(self) -> str:
-        """The outcome in one line."""
+        """The outcome in one line, and a line for each warning."""
         summary = self.content["summary"]
         scores = summary["test"]
         name = next(iter(scores))
         low, high = scores[f"{name}_ci95"]
         against = f", majority class {summary['majority_accuracy']:.3f}" if summary.get("majority_accuracy") is not None else ""
-        return (
+        outcome = (
             f"{name} {scores[name]:.3f} [{low:.3f}, {high:.3f}], strategy {summary['strategy']}, "
             f"backbone {summary['backbone']}{against}, {summary['seconds']['total']:.1f} s"
         )
+        return "\n".join([outcome, *(f"  ! {warning}" for warning in self.warnings)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +75,10 @@ class Model:
         self.preprocess = ImagePreprocess.from_json(manifest.preprocess)
         self.report = Report(content=report)
         self._session = session
+
+    def __repr__(self) -> str:
+        """What it is and where."""
+        return f"Model({self.manifest.backbone['name']}, {len(self.labels)} labels, {str(self.folder)!r})"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -109,7 +119,20 @@ class Model:
         Raises:
             DataError: if there is no item.
         """
-        named = expand(items, self.manifest.modality)
+        return self.answers_to(expand(items, self.manifest.modality))
+
+    def answers_to(self, named: Sequence[tuple[str, Any]]) -> Answers:
+        """Run the network on items that have names.
+
+        Args:
+            named: (name, item) pairs.
+
+        Returns:
+            As `answers`.
+
+        Raises:
+            DataError: if there is no item.
+        """
         if not named:
             raise DataError(
                 "there is no item to predict.",
@@ -202,11 +225,18 @@ def expand(items: Any, modality: str) -> list[tuple[str, Any]]:  # noqa: ANN401 
     named: list[tuple[str, Any]] = []
     for position, item in enumerate(several):
         path = Path(item) if isinstance(item, str | Path) else None
-        if path is not None and path.is_dir():
+        if path is not None and _is_folder(path):
             named += [(str(file), file) for file in files_below(path) if modality_of_name(file.name) == modality]
         else:
             named.append((str(item) if path is not None else f"{position}: {item_name(item)}", item))
     return named
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no path at all, but something long or binary: reading it says so
+        return False
 
 
 def unreadable_error(reasons: dict[str, str]) -> DataError:
