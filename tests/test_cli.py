@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
 import headstart
+from headstart.cli import main
 from headstart.features.store import info
 
 CLASSES = ["blobs", "checks", "rings", "stripes"]
@@ -46,6 +48,23 @@ def run(*words, stdin="", cwd=None, **environment):
         [PROGRAM, *map(str, words)], input=stdin, capture_output=True, text=True, timeout=120, check=False, cwd=cwd,
         env=os.environ | environment,
     )  # fmt: skip
+
+
+def run_here(*words, stdin="", cwd=None, **environment):
+    """The same without a process of its own, which is quicker: what it prints and ends with."""
+    out, complaint, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    with (
+        mock.patch.object(sys, "argv", ["headstart", *map(str, words)]),
+        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+        mock.patch.dict(os.environ, environment),
+        contextlib.chdir(cwd or "."),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(complaint),
+        pytest.raises(SystemExit) as end,
+    ):
+        main()
+    signal.signal(signal.SIGTERM, handler)
+    return subprocess.CompletedProcess(words, end.value.code, out.getvalue(), complaint.getvalue())
 
 
 def told(process):
@@ -98,14 +117,14 @@ def test_fit_of_a_multi_label_table(pictures, tmp_path):
     words = {"blobs": "soft", "checks": "straight|regular", "rings": "round|regular", "stripes": "straight|regular"}
     rows = [(path, words[path.parent.name]) for path in sorted(pictures.rglob("*.*"))]
     table = write_table(tmp_path / "table.csv", rows, ["path", "label"])
-    summary = told(run("fit", table, "--out", tmp_path / "out.hs", "--json"))
+    summary = told(run_here("fit", table, "--out", tmp_path / "out.hs", "--json"))
     check_summary(summary, "multi", tmp_path / "out.hs")
     assert summary["labels"] == ["regular", "round", "soft", "straight"]
     assert summary["majority_accuracy"] is None
-    predicted = told(run("predict", tmp_path / "out.hs", pictures / "rings" / "0.png", "--json"))["predictions"][0]
+    predicted = told(run_here("predict", tmp_path / "out.hs", pictures / "rings" / "0.png", "--json"))["predictions"][0]
     assert list(predicted) == ["item", "label", "probability", "probabilities", "set", "outlier", "labels"]
     assert sorted(predicted["labels"]) == ["regular", "round"]
-    process = run("predict", tmp_path / "out.hs", pictures / "rings" / "0.png", "--format", "csv")
+    process = run_here("predict", tmp_path / "out.hs", pictures / "rings" / "0.png", "--format", "csv")
     ((item, labels, probabilities),) = list(csv.reader(io.StringIO(process.stdout)))[1:]
     assert item.endswith("0.png") and sorted(labels.split("|")) == ["regular", "round"]
     assert all(0.3 < float(each) <= 1 for each in probabilities.split("|"))
@@ -115,20 +134,20 @@ def test_fit_of_values(pictures, tmp_path):
     rows = [(path, CLASSES.index(path.parent.name) + 0.5) for path in sorted(pictures.rglob("*.*"))]
     table = write_table(tmp_path / "table.csv", rows, ["path", "roughness"])
     words = ("--task", "value", "--label-column", "roughness")
-    summary = told(run("fit", table, "--out", tmp_path / "out.hs", *words, "--json"))
+    summary = told(run_here("fit", table, "--out", tmp_path / "out.hs", *words, "--json"))
     check_summary(summary, "value", tmp_path / "out.hs")
     assert summary["labels"] == [] and summary["majority_accuracy"] is None
-    predicted = told(run("predict", tmp_path / "out.hs", pictures / "rings" / "0.png", "--json"))["predictions"][0]
+    predicted = told(run_here("predict", tmp_path / "out.hs", pictures / "rings" / "0.png", "--json"))["predictions"][0]
     assert list(predicted) == ["item", "value", "outlier"]
     assert predicted["value"] == pytest.approx(2.5, abs=1)
-    process = run("predict", tmp_path / "out.hs", pictures / "rings" / "0.png")
+    process = run_here("predict", tmp_path / "out.hs", pictures / "rings" / "0.png")
     assert process.stdout.splitlines()[0].split() == ["item", "value"]
-    evaluated = told(run("evaluate", tmp_path / "out.hs", table, "--label-column", "roughness", "--json"))
+    evaluated = told(run_here("evaluate", tmp_path / "out.hs", table, "--label-column", "roughness", "--json"))
     assert [name for name in evaluated["test"] if not name.endswith("_ci95")] == METRICS["value"]
 
 
 def test_fit_tells_people_what_matters(artifact, pictures, tmp_path):
-    process = run("fit", pictures, "--out", tmp_path / "out.hs")
+    process = run_here("fit", pictures, "--out", tmp_path / "out.hs")
     assert (process.returncode, process.stderr) == (0, "")
     lines = process.stdout.replace("\xa0", " ").splitlines()
     assert lines[0].startswith(("100 % of 24 test images", "96 % of 24 test images", "92 % of 24 test images"))
@@ -138,7 +157,7 @@ def test_fit_tells_people_what_matters(artifact, pictures, tmp_path):
 
 
 def test_quiet_is_quiet(artifact, pictures, tmp_path):
-    process = run("fit", pictures, "--out", tmp_path / "out.hs", "--quiet")
+    process = run_here("fit", pictures, "--out", tmp_path / "out.hs", "--quiet")
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     assert (tmp_path / "out.hs" / "model.onnx").is_file()
 
@@ -153,7 +172,7 @@ def test_every_option_of_fit_reaches_the_model(pictures, tmp_path):
     words += ["--merge-labels", "checks=stripes", "--merge-labels", "blobs=rings", "--balance", "weights"]
     words += ["--geometry", "pad", "--budget", "2s", "--seed", "5", "--modality", "image", "--task", "single"]
     words += ["--backbone", "efficientnet-lite0", "--strategy", "extract", "--head", "linear", "--offline", "--json"]
-    summary = told(run("fit", table, "--out", tmp_path / "out.hs", *words))
+    summary = told(run_here("fit", table, "--out", tmp_path / "out.hs", *words))
     assert summary["labels"] == ["rings", "stripes"]
     assert (summary["counts"]["train"], summary["counts"]["test"]) == (96, 24)
     settings = json.loads((tmp_path / "out.hs" / "headstart.json").read_text())["settings"]
@@ -167,7 +186,7 @@ def test_every_option_of_fit_reaches_the_model(pictures, tmp_path):
 
 def test_a_second_source_by_option(draw_folder, pictures, tmp_path):
     draw_folder(tmp_path / "other", per_class=2, first=60)
-    summary = told(run("fit", pictures, "--test", tmp_path / "other", "--out", tmp_path / "out.hs", "--json"))
+    summary = told(run_here("fit", pictures, "--test", tmp_path / "other", "--out", tmp_path / "out.hs", "--json"))
     assert (summary["counts"]["train"], summary["counts"]["test"]) == (120, 8)
 
 
@@ -175,7 +194,7 @@ def test_shown_warnings_keep_to_a_line_or_two(pictures, tmp_path):
     data = shutil.copytree(pictures, tmp_path / "data")
     for number in range(1, 30, 3):
         shutil.copy(data / "rings" / f"{number}.jpg", data / "blobs" / f"wrong\x1b[31m {number}.jpg")
-    process = run("fit", data, "--out", tmp_path / "out.hs")
+    process = run_here("fit", data, "--out", tmp_path / "out.hs")
     assert process.returncode == 0
     warnings = [line for line in process.stdout.splitlines() if line.startswith("  ! ")]
     assert len(warnings) >= 2 and all(len(line) < 260 for line in warnings)
@@ -201,11 +220,11 @@ def test_predict_prints_json(artifact, pictures):
 
 def test_predict_prints_a_table_and_csv(artifact, pictures):
     items = [pictures / "rings" / "0.png", pictures / "checks" / "1.jpg"]
-    table = run("predict", artifact, *items).stdout.splitlines()
+    table = run_here("predict", artifact, *items).stdout.splitlines()
     assert table[0].split() == ["item", "label", "probability"]
     assert [line.split()[:2] for line in table[1:]] == [[str(items[0]), "rings"], [str(items[1]), "checks"]]
     assert len({line.rindex(word) for line, word in zip(table, ("label", "rings", "checks"), strict=True)}) == 1
-    rows = list(csv.DictReader(io.StringIO(run("predict", artifact, *items, "--format", "csv").stdout)))
+    rows = list(csv.DictReader(io.StringIO(run_here("predict", artifact, *items, "--format", "csv").stdout)))
     assert [(row["item"], row["label"]) for row in rows] == [(str(items[0]), "rings"), (str(items[1]), "checks")]
     assert all(0.5 < float(row["probability"]) <= 1 for row in rows)
 
@@ -221,11 +240,11 @@ def test_predict_reads_items_from_stdin(artifact, pictures, end):
 def test_predict_labels_what_it_can_and_names_the_rest(artifact, pictures, tmp_path):
     (tmp_path / "broken.jpg").write_text("no picture")
     items = [tmp_path / "broken.jpg", pictures / "rings" / "0.png", tmp_path / "absent.jpg"]
-    process = run("predict", artifact, *items, "--format", "csv")
+    process = run_here("predict", artifact, *items, "--format", "csv")
     assert process.returncode == 2
     assert [row["label"] for row in csv.DictReader(io.StringIO(process.stdout))] == ["rings"]
     assert "DataError: 2 items cannot be read:" in process.stderr and "absent.jpg: there is no such file" in process.stderr
-    process = run("predict", artifact, *items, "--json")
+    process = run_here("predict", artifact, *items, "--json")
     answer = json.loads(process.stdout)
     assert (process.returncode, process.stderr) == (2, "")
     assert set(answer["unreadable"]) == {str(items[0]), str(items[2])}
@@ -319,22 +338,22 @@ def test_hostile_labels_come_through_predict(hostile, words):
 
 def test_a_table_for_people_keeps_one_line_a_row(hostile):
     folder, rows, _ = hostile
-    process = run("predict", "out.hs", *(f"./{name}" for name, _ in rows), cwd=folder)
+    process = run_here("predict", "out.hs", *(f"./{name}" for name, _ in rows), cwd=folder)
     assert len(process.stdout.splitlines()) == len(rows) + 1
-    evaluated = run("evaluate", "out.hs", "table.csv", "--json", cwd=folder)
-    assert told(evaluated)["basis"] == "56 test items"
+    evaluated = run_here("evaluate", "out.hs", "table.csv", "--json", cwd=folder)
+    assert told(evaluated)["basis"] == "56 items"
 
 
 # evaluate, check, embed, report, backbones, cache
 
 
 def test_evaluate_prints_json_and_a_table(artifact, pictures):
-    answer = told(run("evaluate", artifact, pictures, "--json"))
+    answer = told(run_here("evaluate", artifact, pictures, "--json"))
     assert list(answer) == ["test", "basis", "warnings"]
     assert list(answer["test"]) == [key for name in METRICS["single"] for key in (name, f"{name}_ci95")]
-    assert (answer["basis"], answer["warnings"]) == ("120 test items", [])
-    lines = run("evaluate", artifact, pictures).stdout.splitlines()
-    assert lines[0] == "120 test items"
+    assert answer["basis"] == "120 items"
+    lines = run_here("evaluate", artifact, pictures).stdout.splitlines()
+    assert lines[0] == "120 items"
     assert [line.split()[0] for line in lines[1:]] == METRICS["single"]
 
 
@@ -342,68 +361,68 @@ def test_check_prints_json(pictures, tmp_path):
     data = shutil.copytree(pictures, tmp_path / "data")
     (data / "rings" / "0.png").write_bytes(b"")
     shutil.copy(data / "blobs" / "1.jpg", data / "blobs" / "again.jpg")
-    findings = told(run("check", data, "--json"))["findings"]
+    findings = told(run_here("check", data, "--json"))["findings"]
     assert [list(finding) for finding in findings] == [["kind", "severity", "items", "message", "mend"]] * 2
     assert {finding["kind"]: (finding["severity"], finding["items"]) for finding in findings} == {
         "empty": ("warning", ["rings/0.png"]),
         "duplicate": ("warning", ["blobs/1.jpg", "blobs/again.jpg"]),
     }
-    shown = run("check", data)
+    shown = run_here("check", data)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "warning (empty): 1 item of zero bytes: rings/0.png" in shown.stdout and "  mend: " in shown.stdout
 
 
 def test_check_of_sound_data_says_so(artifact, pictures):
-    assert told(run("check", pictures, "--json")) == {"findings": []}
-    assert run("check", pictures).stdout.startswith("nothing found")
+    assert told(run_here("check", pictures, "--json")) == {"findings": []}
+    assert run_here("check", pictures).stdout.startswith("nothing found")
 
 
 def test_embed_prints_json_and_names_what_it_leaves_out(artifact, pictures, tmp_path):
     data = shutil.copytree(pictures, tmp_path / "data")
     (data / "rings" / "0.png").write_bytes(b"")
     out = tmp_path / "f.parquet"
-    answer = told(run("embed", data, "--out", out, "--block", "blocks.5", "--json"))
+    answer = told(run_here("embed", data, "--out", out, "--block", "blocks.5", "--json"))
     assert answer == {
         "items": 119, "width": answer["width"], "unreadable": {"rings/0.png": answer["unreadable"]["rings/0.png"]},
         "hits": 119, "misses": 0, "out": str(out),
     }  # fmt: skip
     rows = pyarrow.parquet.read_table(out)
     assert rows.num_rows == 119 and len(rows["vector"][0]) == answer["width"]
-    shown = run("embed", data, "--out", out)
+    shown = run_here("embed", data, "--out", out)
     assert shown.stdout == f"119 vectors of 1280 numbers in {out} (119 from the cache)\n"
     assert shown.stderr.startswith("left out: rings/0.png: ")
 
 
 def test_report_writes_the_page_again(artifact, tmp_path):
     folder = shutil.copytree(artifact, tmp_path / "copy.hs")
-    process = run("report", folder)
+    process = run_here("report", folder)
     assert (process.returncode, process.stdout) == (0, f"{folder / 'report.html'}\n")
-    assert run("predict", folder, "absent.jpg").returncode == 2
+    assert run_here("predict", folder, "absent.jpg").returncode == 2
 
 
 def test_backbones_lists_what_can_be_named(artifact):
-    answer = told(run("backbones", "--json"))
+    answer = told(run_here("backbones", "--json"))
     assert [entry["name"] for entry in answer["bundled"]] == [f"efficientnet-lite{number}" for number in range(3)]
     assert [entry["default"] for entry in answer["bundled"]] == [True, False, False]
     assert answer["bundled"][0]["compiled"] and "efficientnet-lite0" in answer["compiled"]
-    assert run("backbones").stdout.startswith("efficientnet-lite0")
+    assert run_here("backbones").stdout.startswith("efficientnet-lite0")
 
 
 def test_cache_info_prune_and_clear(artifact, pictures, tmp_path):
     root = os.environ["HEADSTART_CACHE"]
-    answer = told(run("cache", "info", "--json"))
+    answer = told(run_here("cache", "info", "--json"))
     assert list(answer) == ["root", "limit_bytes", "features"] and answer["root"] == root
     (kept,) = [each for each in answer["features"] if each["describe"]["geometry"] == "pad" and each["items"] >= 120][:1]
     assert list(kept) == ["fingerprint", "describe", "items", "bytes"] and kept["bytes"] > 0
-    assert run("cache", "info").stdout.startswith(root)
+    assert run_here("cache", "info").stdout.startswith(root)
     copy = tmp_path / "cache"
     shutil.copytree(root, copy)
-    assert run("cache", "prune", HEADSTART_CACHE=str(copy)).stdout == "freed 0.0 MB\n"
-    assert run("cache", "prune", "--limit", "0MB", HEADSTART_CACHE=str(copy)).returncode == 0
-    assert told(run("cache", "info", "--json", HEADSTART_CACHE=str(copy)))["features"] == []
-    assert told(run("backbones", "--json", HEADSTART_CACHE=str(copy)))["compiled"]
-    assert run("cache", "clear", HEADSTART_CACHE=str(copy)).stdout.startswith("freed ")
-    assert told(run("backbones", "--json", HEADSTART_CACHE=str(copy)))["compiled"] == []
+    assert run_here("cache", "prune", HEADSTART_CACHE=str(copy)).stdout == "freed 0.0 MB\n"
+    assert run_here("cache", "prune", "--limit", "0MB", HEADSTART_CACHE=str(copy)).returncode == 0
+    assert told(run_here("cache", "info", "--json", HEADSTART_CACHE=str(copy)))["features"] == []
+    assert told(run_here("backbones", "--json", HEADSTART_CACHE=str(copy)))["compiled"]
+    assert run_here("cache", "clear", HEADSTART_CACHE=str(copy)).stdout.startswith("freed ")
+    assert told(run_here("backbones", "--json", HEADSTART_CACHE=str(copy)))["compiled"] == []
 
 
 # Exit statuses and signals
@@ -421,7 +440,7 @@ def test_cache_info_prune_and_clear(artifact, pictures, tmp_path):
     ],
 )
 def test_wrong_words_end_with_two_and_the_usage(tmp_path, words):
-    process = run(*words, cwd=tmp_path)
+    process = run_here(*words, cwd=tmp_path)
     assert (process.returncode, process.stdout) == (2, "")
     assert "Usage: headstart" in process.stderr and "Error: " in process.stderr
     assert list(tmp_path.iterdir()) == []
@@ -446,7 +465,7 @@ def test_a_bug_ends_with_one_and_its_whole_story(run_python, artifact, pictures)
 
 
 def test_an_error_is_one_json_object_where_json_is_asked_for(tmp_path):
-    process = run("fit", tmp_path / "absent", "--out", tmp_path / "out.hs", "--json")
+    process = run_here("fit", tmp_path / "absent", "--out", tmp_path / "out.hs", "--json")
     assert process.returncode == 2
     assert process.stdout.count("\n") == 1
     error = json.loads(process.stdout)["error"]
@@ -484,7 +503,7 @@ def interrupted(number, words, is_under_way, **environment):
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_fit_leaves_nothing_half_written_and_keeps_its_features(artifact, draw_folder, tmp_path, number):
-    data = draw_folder(tmp_path / "data", per_class=80, first=1000 + 100 * number)
+    data = draw_folder(tmp_path / "data", per_class=50, first=1000 + 100 * number)
     out = shutil.copytree(artifact, tmp_path / "out.hs")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     items = stored_items()
@@ -495,22 +514,10 @@ def test_an_interrupted_fit_leaves_nothing_half_written_and_keeps_its_features(a
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out.hs"]
     kept = stored_items() - items
-    assert 8 < kept < 320
-    first = headstart.embed(sorted((data / "blobs").iterdir())[:4])
-    assert (first.hits, first.misses) == (4, 0)
-
-
-@pytest.mark.long
-def test_the_run_after_an_interruption_goes_on_from_there(artifact, draw_folder, tmp_path):
-    data = draw_folder(tmp_path / "data", per_class=60, first=5000)
-    items = stored_items()
-    words = ["embed", data, "--out", tmp_path / "f.parquet"]
-    code, _, _ = interrupted(signal.SIGINT, words, lambda: stored_items() > items + 8, HEADSTART_THREADS="1")
-    assert code == 130
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    kept = stored_items() - items
-    answer = told(run("embed", data, "--out", tmp_path / "f.parquet", "--json"))
-    assert (answer["hits"], answer["misses"]) == (kept, 240 - kept)
+    assert 8 < kept < 200
+    if number == signal.SIGINT:  # the next run goes on from there
+        table = headstart.embed(data)
+        assert (table.hits, table.misses) == (kept, 200 - kept)
 
 
 @pytest.mark.long

@@ -120,7 +120,7 @@ def test_the_base_packages_alone_can_predict_and_evaluate(run_python, artifact, 
     assert process.stdout.count(",rings,") == 30
     process = run_python(WITHOUT_EXTRAS, "evaluate", artifact, pictures, "--json")
     assert process.returncode == 0, process.stderr
-    assert json.loads(process.stdout)["basis"] == "120 test items"
+    assert json.loads(process.stdout)["basis"] == "120 items"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ EXPECTED = {
     "check": lambda printed, place: "nothing found" in printed,
     "fit": lambda printed, place: (place / "flowers.hs" / "report.html").is_file() and "95" in printed,
     "predict": lambda printed, place: [line.split()[1] for line in printed.splitlines()] == ["label", "rose", "daisy", "rose"],
-    "evaluate": lambda printed, place: printed.startswith("8 test items") and "accuracy" in printed,
+    "evaluate": lambda printed, place: printed.startswith("8 items") and "accuracy" in printed,
     "embed": lambda printed, place: pyarrow.parquet.read_table(place / "f.parquet").num_rows == 60,
 }
 

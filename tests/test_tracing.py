@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from headstart.backbones.cutting import cut, tapped
-from headstart.backbones.flow import channel_axis
+from headstart.backbones.flow import channel_axes, channel_axis
 from headstart.backbones.tracing import trace
 
 
@@ -275,3 +275,17 @@ def test_any_stack_is_cut_at_every_block(kinds, size):
 )
 def test_channels_are_told_by_the_two_equal_sides(shape, axis):
     assert channel_axis(shape) == axis
+
+
+@pytest.mark.parametrize(
+    ("shapes", "axes"),
+    [
+        ([(96, 96, 96), (96, 96, 96), (48, 48, 192), (768,)], [2, 2, 2, 0]),
+        ([(32, 32, 32), (64, 16, 16)], [0, 0]),
+        ([(16, 16, 32), (8, 8, 8), (197, 64)], [2, 2, 1]),
+        ([(7, 7, 7)], [0]),
+        ([], []),
+    ],
+)
+def test_where_all_sides_are_equal_the_nearest_other_map_tells(shapes, axes):
+    assert channel_axes(shapes) == axes

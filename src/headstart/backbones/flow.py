@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,3 +96,23 @@ def channel_axis(shape: tuple[int, ...]) -> int:
     if len(shape) == 3 and shape[0] == shape[1] != shape[2]:
         return 2
     return 0 if len(shape) in {1, 3} else len(shape) - 1
+
+
+def channel_axes(shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Say which axis holds the channels for every block of a network.
+
+    Where all three sides of a map are equal, as a Swin's of width 96 may be at 384 pixels, the nearest other map tells.
+
+    Args:
+        shapes: of the blocks' outputs, batch left out, first to last.
+
+    Returns:
+        The axis for each.
+    """
+    axes = [channel_axis(shape) for shape in shapes]
+    clear = [i for i, shape in enumerate(shapes) if len(shape) == 3 and len(set(shape)) > 1]
+    if not clear:
+        return axes
+    unclear = [i for i, shape in enumerate(shapes) if len(shape) == 3 and i not in clear]
+    nearest = {i: min((abs(i - other), other) for other in clear)[1] for i in unclear}
+    return [axes[nearest.get(i, i)] for i in range(len(shapes))]

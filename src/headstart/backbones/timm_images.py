@@ -19,7 +19,7 @@ from headstart import runtime
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.catalog import BUNDLED, BackboneSource
 from headstart.backbones.cutting import Frozen
-from headstart.backbones.flow import channel_axis
+from headstart.backbones.flow import channel_axes
 from headstart.backbones.info import BackboneInfo, BlockInfo
 from headstart.backbones.tracing import Trace, trace
 from headstart.errors import BackboneError
@@ -52,7 +52,8 @@ def build(source: BackboneSource, *, image_size: int | None) -> Backbone:
     total = sum(parameter.numel() for parameter in network.parameters())
     blocks = (
         tuple(
-            BlockInfo(name=b.name, width=b.shape[channel_axis(b.shape)], num_parameters=b.num_parameters) for b in traced.blocks
+            BlockInfo(name=block.name, width=block.shape[axis], num_parameters=block.num_parameters)
+            for block, axis in zip(traced.blocks, channel_axes([block.shape for block in traced.blocks]), strict=True)
         )
         if traced
         else (BlockInfo(name="network", width=width, num_parameters=total),)

@@ -6,8 +6,6 @@ Whatever is heavy is imported inside the command that needs it, so that `headsta
 from __future__ import annotations
 
 import os
-import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +22,6 @@ from headstart.cli.options import (
     ModalityOption,
     OfflineOption,
     QuietOption,
-    Shown,
     TestOption,
 )
 from headstart.errors import SettingError
@@ -41,6 +38,8 @@ app.add_typer(cache_app, name="cache")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"headstart {version('headstart')}")
         raise typer.Exit
 
@@ -84,7 +83,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     """Adapt a pretrained network to DATA, evaluate it, save it."""
     _go_offline(offline)
     from headstart.api.fit import fit as fit_data
-    from headstart.cli.show import Narrator, show_fit
+    from headstart.cli.show import Narrator, Shown, show_fit
 
     with Narrator(quiet=quiet) as narrator:
         model = fit_data(
@@ -119,17 +118,9 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Label new items."""
-    from headstart.artifact.store import load
-    from headstart.cli.show import check_format, show_predictions
-    from headstart.model.model import unreadable_error
+    from headstart.cli.predict import predict_items
 
-    shown = check_format("json" if as_json else output_format)
-    model = load(artifact)
-    answers = model.answers([line for item in items for line in (_lines() if item == "-" else [item])])
-    show_predictions(model, model.interpret(answers), answers.unreadable, shown)
-    if answers.unreadable and shown != "json":
-        raise unreadable_error(answers.unreadable)
-    raise typer.Exit(2 if answers.unreadable else 0)
+    raise typer.Exit(predict_items(artifact, items, "json" if as_json else output_format))
 
 
 @app.command()
@@ -198,7 +189,7 @@ def embed(  # noqa: PLR0913 - one parameter for each option
     """Write features at any block, for other tools."""
     _go_offline(offline)
     from headstart.api.use import embed_to_parquet
-    from headstart.cli.show import Narrator, show_embedding
+    from headstart.cli.show import Narrator, Shown, show_embedding
 
     with Narrator(quiet=quiet) as narrator:
         told = embed_to_parquet(
@@ -232,10 +223,6 @@ def backbones(as_json: JsonOption = False) -> None:
 def _go_offline(offline: bool) -> None:
     if offline:
         os.environ["HEADSTART_OFFLINE"] = "1"
-
-
-def _lines() -> list[str]:
-    return [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
 
 
 def _pairs(merges: list[str] | None) -> dict[str, str] | None:

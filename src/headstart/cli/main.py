@@ -8,7 +8,6 @@ import signal
 import sys
 from typing import Any
 
-from headstart.cli.commands import app
 from headstart.errors import HeadstartError
 
 INTERRUPTED = 130
@@ -22,7 +21,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name or label that the terminal cannot show is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = app(standalone_mode=False) or 0
+        code = _run(sys.argv[1:])
         sys.stdout.flush()
     except HeadstartError as error:
         code = _tell(error)
@@ -39,6 +38,18 @@ def main() -> None:
     if code == INTERRUPTED:  # typer, too, makes this of Ctrl-C
         sys.stderr.write("\ninterrupted: nothing was written; the cache keeps the features computed so far.\n")
     sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["predict"]:
+        from headstart.cli.predict import predict_items, read_plainly
+
+        plain = read_plainly(arguments)
+        if plain is not None:
+            return predict_items(*plain)
+    from headstart.cli.commands import app
+
+    return app(standalone_mode=False) or 0
 
 
 def _is_usage(error: Exception) -> bool:

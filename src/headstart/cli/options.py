@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -27,11 +26,3 @@ class DataOptions:
     group_column = Annotated[str | None, typer.Option(help="Column of groups that stay on one side of the split.")]
     split_column = Annotated[str | None, typer.Option(help="Column of train, valid, test.")]
     merge_labels = Annotated[list[str] | None, typer.Option(metavar="FOUND=USED", help="One label under another's name.")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """How much to show, and as what."""
-
-    as_json: bool
-    quiet: bool

@@ -7,11 +7,11 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from headstart.cli.options import Shown
 from headstart.errors import SettingError
 from headstart.records import Finding, Prediction
 
@@ -23,6 +23,14 @@ FORMATS = ("table", "csv", "json")
 MOST_WARNINGS = 8
 MOST_ITEMS = 5
 MOST_CHARACTERS = 220
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """How much to show, and as what."""
+
+    as_json: bool
+    quiet: bool
 
 
 class Narrator:

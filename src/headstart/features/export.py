@@ -22,7 +22,7 @@ from torch import nn
 from headstart.backbones import open_backbone
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.cutting import Frozen
-from headstart.backbones.flow import channel_axis
+from headstart.backbones.flow import channel_axes
 from headstart.errors import HeadstartError
 from headstart.features.onnx_graph import fold_padding
 from headstart.features.prefix import BlockSlice, PrefixSpec
@@ -41,8 +41,9 @@ class PooledBlocks(nn.Module):
         self.network = backbone.tapped()
         side = backbone.preprocess.image_size
         with torch.no_grad():
-            outputs = self.network(torch.rand(2, 3, side, side) * 2 - 1)
-        vectors = [pool(output) for output in outputs]
+            outputs = self.network(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+        self.axes = channel_axes([tuple(output.shape[1:]) for output in outputs])
+        vectors = [pool(output, axis) for output, axis in zip(outputs, self.axes, strict=True)]
         self.kept: list[int] = []
         slices: list[tuple[int, int]] = []
         for index, vector in enumerate(vectors):
@@ -63,13 +64,17 @@ class PooledBlocks(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Run the network once."""
         outputs = self.network(pixels)
-        return torch.cat([pool(outputs[index]) for index in self.kept], dim=1)
+        return torch.cat([pool(outputs[index], self.axes[index]) for index in self.kept], dim=1)
 
 
-def pool(output: torch.Tensor) -> torch.Tensor:
-    """Mean over all positions of a block's output: maps, sequences and vectors become (B, C)."""
-    channels = 1 + channel_axis(tuple(output.shape[1:]))
-    positions = [axis for axis in range(1, output.ndim) if axis != channels]
+def pool(output: torch.Tensor, channel_axis: int) -> torch.Tensor:
+    """Mean over all positions of a block's output: maps, sequences and vectors become (B, C).
+
+    Args:
+        output: of a block, batch first.
+        channel_axis: which axis holds the channels, batch left out.
+    """
+    positions = [axis for axis in range(1, output.ndim) if axis != 1 + channel_axis]
     return output.mean(positions) if positions else output
 
 
