@@ -16,7 +16,7 @@ from typing import Any
 from headstart.api.content import Story, tell
 from headstart.api.evidence import gather_evidence
 from headstart.api.views import add_flips
-from headstart.api.writing import write_artifact
+from headstart.api.writing import require_compiled, write_artifact
 from headstart.artifact.store import load
 from headstart.backbones import BackboneSource, locate
 from headstart.config import FitSettings
@@ -122,6 +122,7 @@ def _adapt(
     dataset = reading.dataset
     with clock.step("features"):
         prefix = compile_prefix(source, image_size=settings.image_size).wait()
+        require_compiled(prefix)
         geometry = choose_geometry(prefix, dataset, geometry=settings.geometry, seed=settings.seed)
         table = extract(prefix, geometry.preprocess, dataset.samples, progress=progress)
     with clock.step("check"):

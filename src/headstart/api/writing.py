@@ -26,6 +26,7 @@ from headstart.artifact.store import (
 from headstart.data.split import write_splits_csv
 from headstart.errors import BackboneError, HeadstartError, MissingPackageError
 from headstart.features.extract import FLIPPED
+from headstart.features.prefix import Prefix
 from headstart.inference import open_session
 from headstart.model.manifest import FORMAT, Manifest
 from headstart.records import Sample
@@ -73,18 +74,31 @@ def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]
     )
 
 
-def _network(story: Story) -> bytes:
-    try:
-        from headstart.artifact.graph import Answer, assemble
-    except ImportError as error:
-        raise MissingPackageError("onnx", extra="train", purpose="saving a model") from error
-    path, floor, spec = story.prefix.model_path, story.floor, story.prefix.spec
-    if path is None:
+def require_compiled(prefix: Prefix) -> Path:
+    """The compiled network's file, which a saved model is made of.
+
+    Args:
+        prefix: that made the features.
+
+    Raises:
+        BackboneError: if the network could not be compiled, and so cannot predict without torch.
+    """
+    if prefix.model_path is None:
+        spec = prefix.spec
         raise BackboneError(
             f"backbone {spec.info.name!r} could not be compiled, so no model of it can predict without torch: {spec.why_torch}",
             expected="a backbone that ONNX can express.",
             mend="choose another backbone; `headstart embed` and headstart.features.extract work with this one.",
         )
+    return prefix.model_path
+
+
+def _network(story: Story) -> bytes:
+    try:
+        from headstart.artifact.graph import Answer, assemble
+    except ImportError as error:
+        raise MissingPackageError("onnx", extra="train", purpose="saving a model") from error
+    path, floor, spec = require_compiled(story.prefix), story.floor, story.prefix.spec
     answer = Answer(
         width=spec.width,
         columns=spec.columns(floor.block),

@@ -52,6 +52,7 @@ def find_problems(
     alike = [tuple(group) for group in near_duplicates if len({hashes.get(name, name) for name in group}) > 1]
     findings = [
         *_tell_unreadable(dataset, unreadable),
+        *_tell_all_copies(hashes, copies),
         *_tell_duplicates(copies, alike, threshold),
         *_tell_leaks(dataset, copies, alike),
         *_tell_conflicts(dataset, copies),
@@ -82,6 +83,7 @@ def raise_if_fatal(findings: Iterable[Finding]) -> None:
 _EXPECTED = {
     "unreadable": "items that can be decoded.",
     "too_few_items": "items enough to learn from and to test on.",
+    "all_copies": "items that differ.",
     "too_few_classes": "at least two classes with items that can be read.",
     "tiny_class": "at least two samples in every class: one to learn from, one to test.",
     "split_mismatch": "every label of the test split among those to learn from.",
@@ -126,6 +128,20 @@ def _tell_unreadable(dataset: Dataset, unreadable: Mapping[str, str]) -> list[Fi
 def _without_kind(reason: str) -> str:
     kind, _, rest = reason.partition(":")
     return rest.strip() if kind.strip() in UNREADABLE_KINDS and rest.strip() else reason
+
+
+def _tell_all_copies(hashes: Mapping[str, str], copies: Sequence[tuple[str, ...]]) -> list[Finding]:
+    if len(hashes) < 2 or len(set(hashes.values())) > 1:
+        return []
+    return [
+        Finding(
+            kind="all_copies",
+            severity="error",
+            items=_flatten(copies),
+            message=f"all {count_of(len(hashes), 'item')} that can be read are copies of one and the same item.",
+            mend="look at the items themselves: whatever made them seems to have written one of them over and over.",
+        )
+    ]
 
 
 def _tell_duplicates(

@@ -40,11 +40,27 @@ def find_class_problems(dataset: Dataset, unreadable: Mapping[str, str]) -> list
     """
     left = _count_left(dataset, unreadable)
     return [
+        *_tell_one_value(left),
         *_tell_split_mismatch(dataset, left),
         *_tell_too_few_classes(dataset, left),
         *_tell_tiny_classes(dataset, left),
         *_tell_imbalance(dataset, left),
         *_tell_case_clashes(left),
+    ]
+
+
+def _tell_one_value(left: _Left) -> list[Finding]:
+    values = {sample.value for sample in left.samples if sample.value is not None}
+    if len(values) != 1 or len(left.samples) < 2:
+        return []
+    return [
+        Finding(
+            kind="one_value",
+            severity="warning",
+            items=(),
+            message=f"all {count_of(len(left.samples), 'sample')} have the value {values.pop():g}: there is nothing to predict.",
+            mend="check the column that the values come from (--label-column).",
+        )
     ]
 
 

@@ -12,6 +12,7 @@ from headstart.report import charts, sections
 from headstart.report.words import duration, headline, name_items, percent, show
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_VOTED = " Each item counts once, as most of the repeats answered it; the scores above are means over the repeats."
 _ROW = {"label", "precision", "recall", "f1", "support"}
 
 
@@ -95,6 +96,7 @@ def _gather_evidence(report: dict[str, Any]) -> dict[str, Any]:
         "most_bars": charts.MOST_BARS,
         "per_class": [{**row, "label": show(row["label"])} for row in rows],
         "confusion": charts.draw_confusion(confusion.get("labels") or [], confusion.get("counts") or []),
+        "confusion_note": _VOTED if "repeated" in str(evaluation.get("basis")) else "",
         "pairs": sections.list_confusions(confusion),
         "reliability": charts.draw_reliability(evaluation.get("reliability") or []),
         "temperature": f"{temperature:.2f}" if isinstance(temperature, int | float) else "",
