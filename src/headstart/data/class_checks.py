@@ -58,7 +58,7 @@ def _tell_one_value(left: _Left) -> list[Finding]:
             kind="one_value",
             severity="warning",
             items=(),
-            message=f"all {count_of(len(left.samples), 'sample')} have the value {values.pop():g}: there is nothing to predict.",
+            message=f"all {count_of(len(left.samples), 'sample')} have the value {values.pop():g}: nothing to predict.",
             mend="check the column that the values come from (--label-column).",
         )
     ]
