@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
@@ -94,7 +95,7 @@ def test_evaluate_takes_the_test_split_where_the_data_has_one(artifact, draw_fol
     draw_folder(tmp_path / "train", per_class=2, first=50)
     draw_folder(tmp_path / "test", per_class=3, first=60)
     evaluation = headstart.evaluate(artifact, tmp_path)
-    assert (evaluation.num_items, evaluation.basis) == (12, "12 test items")
+    assert (evaluation.num_items, evaluation.basis) == (12, "12 items")
 
 
 def test_evaluate_counts_what_predict_says(model, draw_folder, tmp_path):
@@ -133,11 +134,32 @@ def test_evaluate_names_labels_the_model_does_not_know(model, draw_folder, tmp_p
     assert "'blobs', 'checks', 'rings', 'stripes'" in error.value.expected
 
 
-def test_evaluate_names_items_it_cannot_read(model, draw_folder, tmp_path):
+def test_evaluate_names_items_it_cannot_read_and_leaves_them_out(model, draw_folder, tmp_path):
     data = draw_folder(tmp_path / "data", per_class=2, first=70)
     (data / "rings" / "70.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="1 item cannot be read:\n  - .*70.jpg"):
+    evaluation = headstart.evaluate(model, data)
+    assert evaluation.num_items == 7
+    assert any("1 item cannot be read:\n  - rings/70.jpg: " in warning for warning in evaluation.warnings)
+    for path in data.rglob("*.*"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="8 items cannot be read"):
         headstart.evaluate(model, data)
+
+
+def test_evaluate_says_which_items_the_model_learned_from(model, pictures, draw_folder, tmp_path):
+    """By content: under other names, and among others, they are known again."""
+    data = draw_folder(tmp_path / "data", per_class=3, first=90)
+    with (model.folder / "splits.csv").open(newline="") as file:
+        learned = [row["id"] for row in csv.DictReader(file) if row["split"] == "train"][::20]
+    for number, name in enumerate(learned):
+        shutil.copy(pictures / name, data / name.split("/")[0] / f"renamed {number}{Path(name).suffix}")
+    evaluation = headstart.evaluate(model, data)
+    assert evaluation.num_items == 12 + len(learned) == 17
+    new = headstart.evaluate(model, draw_folder(tmp_path / "new", per_class=3, first=90))
+    told = f"{new.metrics['accuracy']:.3f}"
+    assert "the model learned from 5 of these 17 items" in evaluation.warnings[0]
+    assert f"on the 12 others: accuracy {told}" in evaluation.warnings[0]
+    assert not any("learned" in warning for warning in new.warnings)
 
 
 # Check
@@ -199,8 +221,8 @@ def test_embed_names_what_it_cannot_read(pictures, tmp_path):
     table = headstart.embed([pictures / "rings" / "1.jpg", tmp_path / "absent.jpg"])
     assert table.ids == (str(pictures / "rings" / "1.jpg"),)
     assert table.failures == {str(tmp_path / "absent.jpg"): "unreadable: there is no such file"}
-    nothing = headstart.embed([tmp_path / "absent.jpg"])
-    assert nothing.features().shape == (0, 1280)
+    with pytest.raises(DataError, match="1 item cannot be read:\n  - .*absent.jpg"):
+        headstart.embed([tmp_path / "absent.jpg"])
 
 
 def test_parquet_holds_the_features(pictures, tmp_path):
@@ -224,8 +246,12 @@ def test_parquet_of_items_without_labels(pictures, tmp_path):
 
 def test_parquet_appears_only_whole(pictures, tmp_path):
     (tmp_path / "f.parquet").write_text("an older file")
-    with pytest.raises(DataError, match="1 item cannot be read"):
+    with pytest.raises(DataError, match="absent.jpg' does not exist"):
         embed_to_parquet(tmp_path / "absent.jpg", tmp_path / "f.parquet")
+    with pytest.raises(DataError, match="2 items cannot be read"):
+        embed_to_parquet([b"no picture", b"nor this"], tmp_path / "f.parquet")
+    with pytest.raises(SettingError, match="f.csv is not named as a Parquet file"):
+        embed_to_parquet(pictures, tmp_path / "f.csv")
     with pytest.raises(SettingError, match="no block 'blocks.99'"):
         embed_to_parquet(pictures, tmp_path / "f.parquet", block="blocks.99")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("f.parquet", "an older file")]

@@ -352,9 +352,11 @@ def test_evaluate_prints_json_and_a_table(artifact, pictures):
     assert list(answer) == ["test", "basis", "warnings"]
     assert list(answer["test"]) == [key for name in METRICS["single"] for key in (name, f"{name}_ci95")]
     assert answer["basis"] == "120 items"
+    (warning,) = answer["warnings"]
+    assert "the model learned from 96 of these 120 items" in warning and "on the 24 others: accuracy" in warning
     lines = run_here("evaluate", artifact, pictures).stdout.splitlines()
     assert lines[0] == "120 items"
-    assert [line.split()[0] for line in lines[1:]] == METRICS["single"]
+    assert [line.split()[0] for line in lines[1:]] == [*METRICS["single"], "!"]
 
 
 def test_check_prints_json(pictures, tmp_path):
@@ -442,7 +444,7 @@ def test_cache_info_prune_and_clear(artifact, pictures, tmp_path):
 def test_wrong_words_end_with_two_and_the_usage(tmp_path, words):
     process = run_here(*words, cwd=tmp_path)
     assert (process.returncode, process.stdout) == (2, "")
-    assert "Usage: headstart" in process.stderr and "Error: " in process.stderr
+    assert process.stderr.startswith("Usage: ") and "headstart" in process.stderr and "\nError: " in process.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -106,6 +106,8 @@ def _told_of_leaks(story: Story) -> list[str]:
 
 def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
     table, floor = story.table, story.floor
+    misses = table.misses + story.geometry.computed
+    hits = max(table.hits - story.geometry.computed, 0)
     evaluation = story.evidence.evaluation
     found = [f"{finding.message} Mend: {finding.mend}" for finding in story.findings if finding.severity != "info"]
     groups = set(story.splits.groups.values()) - {sample.group for sample in story.dataset.samples}
@@ -129,7 +131,7 @@ def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "gate": {"tried": [], "kept": "extract", "reason": "the exact head on frozen features; no tuned strategy was tried"},
         "seconds": {step: round(seconds.get(step, 0.0), 3) for step in steps},
         "items_per_second": round((table.hits + table.misses) / max(table.seconds, 1e-9), 1),
-        "cache": {"hits": table.hits, "misses": table.misses},
+        "cache": {"hits": hits, "misses": misses},
         "warnings": [*_warnings(story), *found],
     }
 

@@ -38,6 +38,8 @@ class GeometryChoice:
     reason: str
     asked: frozenset[str]
     """Ids the choice was made on; they must train, or the test would have been read before its time."""
+    computed: int = 0
+    """How many items were computed anew for the choice, in the geometry that was kept."""
 
 
 def choose_geometry(
@@ -62,9 +64,10 @@ def choose_geometry(
     if len(asked) < MIN_ITEMS:
         reason = f"too few items to ask the data ({len(asked)} of the {MIN_ITEMS} it takes); padding loses nothing of a picture"
         return _settled(base, DEFAULT, reason)
-    trials = []
+    trials, computed = [], {}
     for name in (DEFAULT, *OTHERS):
         table = extract(prefix, base.with_geometry(name), asked, progress=progress)
+        computed[name] = table.misses
         items = contestants(dataset, table.ids)
         if items is None:
             return _settled(base, DEFAULT, "too few readable items to ask the data")
@@ -81,6 +84,7 @@ def choose_geometry(
         trials=tuple(trials),
         reason=f"by cross-validation on {len(asked)} items; {reason}",
         asked=frozenset(sample.id for sample in asked),
+        computed=computed[kept.name],
     )
 
 
