@@ -134,9 +134,8 @@ def test_pairs_arrays_and_frames_are_the_same_data(drawn):
         headstart.fit(list(zip(pixels, labels, strict=True))),
         headstart.fit((pixels, np.array(labels))),
         headstart.fit(pandas.DataFrame({"image": list(pixels), "label": labels})),
-        headstart.fit({"image": list(pixels), "label": labels}),
     ]
-    assert [summary_of(fit)["cache"]["misses"] for fit in fits] == [60, 0, 0, 0]
+    assert [summary_of(fit)["cache"]["misses"] for fit in fits] == [60, 0, 0]
     heads = {(fit.folder / "head.safetensors").read_bytes() for fit in fits}
     assert len(heads) == 1
     assert len({(fit.folder / "splits.csv").read_bytes() for fit in fits}) == 1
@@ -479,15 +478,14 @@ def test_items_that_vanish_after_they_were_read_cost_only_their_pictures(draw_fo
 
 
 def test_same_seed_same_bytes(pictures, run_python, tmp_path):
-    """In this process and in others, whatever the order of sets; another seed gives another split."""
+    """In this process and in another, whatever the order of sets; another seed gives another split."""
     code = "import sys, headstart\nheadstart.fit(sys.argv[1], out=sys.argv[2], seed=7)\n"
-    for number in (1, 2):
-        process = run_python(code, pictures, tmp_path / f"{number}.hs", PYTHONHASHSEED=str(number))
-        assert process.returncode == 0, process.stderr
-    headstart.fit(pictures, out=tmp_path / "3.hs", seed=7)
+    process = run_python(code, pictures, tmp_path / "1.hs", PYTHONHASHSEED="12345")
+    assert process.returncode == 0, process.stderr
+    headstart.fit(pictures, out=tmp_path / "2.hs", seed=7)
     headstart.fit(pictures, out=tmp_path / "other.hs", seed=8)
     for name in ("head.safetensors", "splits.csv", "model.onnx", "selftest.safetensors"):
-        contents = {(tmp_path / f"{number}.hs" / name).read_bytes() for number in (1, 2, 3)}
+        contents = {(tmp_path / f"{number}.hs" / name).read_bytes() for number in (1, 2)}
         assert len(contents) == 1, name
         if name in {"head.safetensors", "splits.csv"}:
             assert (tmp_path / "other.hs" / name).read_bytes() not in contents
@@ -569,16 +567,6 @@ def test_a_geometry_that_is_asked_for_is_used_and_saved(drawn, geometry):
     assert choices_of(model)["image geometry"] == {
         "question": "image geometry", "kept": geometry, "reason": "as asked", "candidates": []
     }  # fmt: skip
-
-
-@pytest.mark.long
-def test_an_image_size_is_what_the_network_sees(draw, tmp_path):
-    pairs = [(draw(label, number), label) for label in ("rings", "stripes") for number in range(26)]
-    model = headstart.fit(pairs, image_size=96)
-    assert model.preprocess.image_size == 96
-    assert model.preprocess.pixels(pairs[0][0], name="first").shape == (96, 96, 3)
-    assert headstart.load(model.save(tmp_path / "small.hs")).predict(draw("rings", 50))[0].label == "rings"
-    assert model.manifest.settings["image_size"] == 96
 
 
 def test_the_options_are_saved_with_the_model(artifact):

@@ -293,6 +293,17 @@ def test_a_disk_that_is_full(place, artifact, pictures, older):
     assert [path.name for path in place.iterdir()] == (["out.hs"] if older else [])
 
 
+@pytest.mark.long
+def test_a_disk_that_is_full_while_the_network_is_compiled_is_not_held_against_the_network(place, pictures):
+    cache = place.parent / "cache"
+    process = run(
+        "fit", pictures, "--out", "out.hs", cwd=place, before=limit_files_to_four_megabytes, HEADSTART_CACHE=str(cache)
+    )
+    complaint = refused(process, "CacheError", "the compiled network cannot be written to")
+    assert "File too large" in complaint and "HEADSTART_CACHE=" in complaint
+    assert list(place.iterdir()) == list((cache / "compiled").iterdir()) == []
+
+
 def test_a_file_of_features_on_a_full_disk(place, artifact, pictures):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -388,17 +399,23 @@ def test_nothing_to_embed(place, artifact):
 
 @pytest.mark.long
 def test_a_cache_that_cannot_be_is_told_and_done_without(place, draw_folder):
-    """A file stands where its folder should be: the network is compiled for this once, and nothing is cached."""
+    """A file stands where its folder should be: the network is compiled for this once, at any size, and nothing is cached."""
     draw_folder(place / "data", per_class=13, first=600)
     (place / "file").write_text("precious")
-    process = run("fit", "data", "--out", "out.hs", "--json", cwd=place, HEADSTART_CACHE=str(place / "file" / "cache"))
+    words = ("fit", "data", "--out", "out.hs", "--image-size", "96", "--json")
+    process = run(*words, cwd=place, HEADSTART_CACHE=str(place / "file" / "cache"))
     assert (process.returncode, process.stderr) == (0, ""), process.stderr
     summary = json.loads(process.stdout)
     assert summary["cache"] == {"hits": 0, "misses": 52}
     assert any(warning.startswith("nothing is cached (") for warning in summary["warnings"])
     assert (place / "file").read_text() == "precious"
     assert "nothing is cached (" in (place / "out.hs" / "report.html").read_text()
-    assert headstart.load(place / "out.hs").labels == ("blobs", "checks", "rings", "stripes")
+    model = headstart.load(place / "out.hs")
+    assert model.labels == ("blobs", "checks", "rings", "stripes")
+    assert model.preprocess.image_size == model.manifest.settings["image_size"] == 96
+    item = place / "data" / "rings" / "600.png"
+    assert model.preprocess.pixels(item, name="600.png").shape == (96, 96, 3)
+    assert model.predict(item)[0].label == "rings"
 
 
 @pytest.fixture
@@ -451,7 +468,7 @@ def test_a_read_only_cache_is_used_and_told(artifact, pictures, draw_folder, run
 
 def test_items_that_vanish_during_the_run_are_named(place, artifact, draw_folder):
     """A process of its own, from which the last files are taken as soon as it has read the table."""
-    data = draw_folder(place / "data", per_class=20, first=700)
+    data = draw_folder(place / "data", per_class=15, first=705)
     with (place / "table.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label"])
@@ -469,6 +486,6 @@ def test_items_that_vanish_during_the_run_are_named(place, artifact, draw_folder
     process = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120, check=False)
     assert (process.returncode, process.stderr) == (0, "")
     summary = json.loads(process.stdout)
-    assert summary["counts"] == {"train": 62, "test": 15, "unreadable": 3, "duplicate_groups": 0}
+    assert summary["counts"] == {"train": 46, "test": 11, "unreadable": 3, "duplicate_groups": 0}
     assert sum(f"data/stripes/{name}" in summary["warnings"][0] for name in ("717.png", "718.jpg", "719.jpg")) == 3
     assert "there is no such file" in summary["warnings"][0]

@@ -107,6 +107,8 @@ def _export_checked(network: nn.Module, layout: tuple[BlockSlice, ...], side: in
             sample = np.zeros((1, 3, side, side), np.float32)
             onnx.save(fold_padding(onnx.load(model_path), sample), model_path)
             error = _relative_error(network, layout, side, model_path)
+        except (OSError, MemoryError):
+            raise  # a full disk says nothing of the network, and must not be remembered of it
         except Exception as problem:  # noqa: BLE001 - exporters fail in any way; torch is then used, and the user told
             failures.append(f"{type(problem).__name__}: {str(problem).splitlines()[0][:160] if str(problem) else ''}")
             continue
@@ -165,6 +167,15 @@ def main(arguments: list[str]) -> int:
         spec = export(open_backbone(asked["name"], image_size=asked["image_size"]), folder / "prefix.onnx")
     except HeadstartError as error:
         told = {"kind": type(error).__name__, "what": error.what, "expected": error.expected, "mend": error.mend}
+        (folder / "error.json").write_text(json.dumps(told), encoding="utf-8")
+        return 2
+    except OSError as error:
+        told = {
+            "kind": "CacheError",
+            "what": f"the compiled network cannot be written to {folder.parent}: {error.strerror or error}.",
+            "expected": "a folder that can be written, with about 100 MB free.",
+            "mend": "free some space, or name another folder for the cache: HEADSTART_CACHE=FOLDER.",
+        }
         (folder / "error.json").write_text(json.dumps(told), encoding="utf-8")
         return 2
     versions = {"torch": torch.__version__, "onnx": onnx.__version__}
