@@ -79,9 +79,9 @@ def hold_trial(name: str, features: np.ndarray, block_widths: tuple[int, ...], i
     return Trial(name=name, losses=losses, score=score)
 
 
-def better(challenger: Trial, holder: Trial) -> tuple[bool, str]:
-    """Whether a challenger's loss is lower by more than one standard error of the paired difference, and so in words."""
+def better(challenger: Trial, holder: Trial, *, errors: float = 1.0) -> tuple[bool, str]:
+    """Whether a challenger's loss is lower by more than `errors` standard errors of the paired difference, and so in words."""
     difference = holder.losses - challenger.losses
     gain = float(difference.mean())
     error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("inf")
-    return gain > error, f"{challenger.name} against {holder.name}: loss lower by {gain:.4f} ± {error:.4f}"
+    return gain > errors * error, f"{challenger.name} against {holder.name}: loss lower by {gain:.4f} ± {error:.4f}"
