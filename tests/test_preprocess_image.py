@@ -130,7 +130,8 @@ SIZES = [
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos", "nearest"])
 @pytest.mark.parametrize(("image_size", "crop_fraction"), [(224, 0.875), (96, 1.0), (33, 0.77), (300, 0.904)])
 def test_crop_is_timms_own_transform(interpolation, image_size, crop_fraction):
-    data = pytest.importorskip("timm.data")
+    from timm import data  # here, because it takes seconds that the other tests need not wait
+
     recipe = ImagePreprocess(image_size=image_size, crop_fraction=crop_fraction, interpolation=interpolation, draft=False)
     reference = data.create_transform(
         (3, image_size, image_size), interpolation=interpolation, crop_pct=crop_fraction, mean=recipe.mean, std=recipe.std
