@@ -261,13 +261,13 @@ def test_a_crop_that_loses_what_tells_is_not_kept(wide, prefix, fitted_wide):
     assert set(scores) == {"pad", "squash", "crop"}
     assert choice.preprocess.geometry != "crop"
     assert scores["crop"] < 0.7 < 0.9 < scores[choice.preprocess.geometry]
-    assert choice.reason.startswith("by cross-validation on 64 items; ")
+    assert choice.reason.startswith("by cross-validation on 56 items; ")
 
 
 def test_the_geometry_is_asked_of_items_that_train(wide, prefix, fitted_wide):
     model, _ = fitted_wide
     asked = choose_geometry(prefix, wide, geometry="auto", seed=0).asked
-    assert len(asked) == 64
+    assert len(asked) == 56
     with (model.folder / "splits.csv").open(newline="") as file:
         sides = {row["id"]: row["split"] for row in csv.DictReader(file)}
     assert {sides[id_] for id_ in asked} == {"train"}
@@ -279,7 +279,7 @@ def test_the_geometry_is_asked_of_items_that_train(wide, prefix, fitted_wide):
 
 def test_choosing_costs_three_tenths_of_a_forward_pass(fitted_wide):
     _, computed = fitted_wide
-    assert computed == 420 + 2 * 64
+    assert computed == 420 + 2 * 56
     assert computed <= 1.31 * 420
 
 
@@ -301,7 +301,7 @@ def test_few_items_are_padded_and_told_why(prefix, draw):
     few = dataset_of(["rings", "blobs"] * 20, items=[draw("rings", 0)] * 40)
     choice = choose_geometry(prefix, few, geometry="auto", seed=0)
     assert choice.preprocess.geometry == DEFAULT == "pad"
-    assert choice.reason.startswith("too few items to ask the data (6 of the 60 it takes)")
+    assert choice.reason.startswith("too few items to ask the data (6 of the 50 it takes)")
     assert choice.trials == () and choice.asked == frozenset()
 
 

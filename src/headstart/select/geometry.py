@@ -29,7 +29,7 @@ SHARE = 0.15
 MAX_ITEMS = 256
 LEAST_ERRORS = 3.0
 # Fewer items than this tell nothing: the standard error of the difference is then several points.
-MIN_ITEMS = 60
+MIN_ITEMS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def _settled(base: ImagePreprocess, geometry: str, reason: str) -> GeometryChoic
 def _part(dataset: Dataset, seed: int) -> list[Sample]:
     """A run of neighbours from every class: copies and frames of a scene mostly lie side by side, so few groups are touched.
 
-    Each run begins at the item whose id hashes lowest, and its length moves in steps of a third or a half, so that a few more
+    Each run begins at the item whose id hashes lowest, and its length moves in steps of an eighth to a quarter, so that a few more
     items leave it as it was, and its features known.
     """
     by_class: dict[str, list[Sample]] = {}
@@ -127,8 +127,8 @@ def _part(dataset: Dataset, seed: int) -> list[Sample]:
 
 
 def _step_below(number: float) -> int:
-    """The largest of 0, 2, 3, 4, 6, 8, 12, 16, 24, … that is no more."""
+    """The largest of 2, 3, … 7, 8, 10, 12, 14, 16, 20, … that is no more; 0 below 2."""
     if number < 2:
         return 0
-    power = 1 << (int(number).bit_length() - 1)
-    return power * 3 // 2 if number >= power * 1.5 else power
+    step = 1 << max(0, int(number).bit_length() - 3)
+    return int(number // step) * step
