@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass, fields
 from operator import index
-from typing import Any, SupportsIndex, get_args
+from typing import Any, SupportsFloat, SupportsIndex, get_args
 
 from headstart.errors import SettingError
 from headstart.records import Modality, Task
 
 MODALITIES = ("auto", *get_args(Modality))
 TASKS = ("auto", *get_args(Task))
-STRATEGIES = ("auto", "extract")
+STRATEGIES = ("auto", "extract", "full", "lora")
 BALANCES = ("auto", "weights", "none")
 HEADS = ("auto", "linear")
 GEOMETRIES = ("auto", "crop", "pad", "squash")
 _CHOICES = {
     "modality": MODALITIES,
     "task": TASKS,
-    "strategy": STRATEGIES,
     "balance": BALANCES,
     "head": HEADS,
     "geometry": GEOMETRIES,
+}
+_WHOLE = ("seed", "image_size", "epochs", "batch_size")
+_KINDS = dict.fromkeys(_WHOLE, "a whole number") | {
+    "learning_rate": "a number",
+    "resume": "True or False",
+    "merge_labels": "a dict of found to used",
 }
 _UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -49,6 +55,13 @@ class FitSettings:
     """Side in pixels of the network's square input; None for the weights' own."""
     budget: str | float | None = None
     """Time to spend on doing better than the least, as '10m', '90s', '1h' or seconds; None for the least."""
+    epochs: int | None = None
+    """Of tuning; None lets a rule choose, as for the next two."""
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    """The highest, of the head; the blocks' is lower in proportion."""
+    resume: bool = False
+    """Whether to go on from the last checkpoint of a fit that was interrupted."""
     seed: int = 0
     item_column: str | None = None
     label_column: str | None = None
@@ -60,6 +73,8 @@ class FitSettings:
         """Refuse values that cannot work."""
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
+        self._check_strategy()
+        self._check_numbers()
         if self.image_size is not None and not 32 <= self.image_size <= 1024:
             raise SettingError(
                 f"image_size is {self.image_size!r}.",
@@ -69,6 +84,32 @@ class FitSettings:
         if self.seed < 0:
             raise SettingError(f"seed is {self.seed}.", expected="a whole number, 0 or more.", mend="--seed 0")
         _ = self.budget_seconds
+
+    def _check_strategy(self) -> None:
+        if self.strategy in STRATEGIES or re.fullmatch(r"last:[1-9]\d{0,2}", self.strategy):
+            return
+        near = difflib.get_close_matches(self.strategy, (*STRATEGIES, "last:2"), n=1)
+        raise SettingError(
+            f"strategy is {self.strategy!r}.",
+            expected=f"one of {', '.join(STRATEGIES)}, or last:K for the last K blocks, K from 1.",
+            mend=f"--strategy {near[0] if near else 'auto'}",
+        )
+
+    def _check_numbers(self) -> None:
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingError(
+                    f"{name} is {value!r}.",
+                    expected="a whole number, 1 or more.",
+                    mend=f"leave --{name.replace('_', '-')} out.",
+                )
+        if self.learning_rate is not None and not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise SettingError(
+                f"learning_rate is {self.learning_rate!r}.",
+                expected="a number above 0, such as 0.001.",
+                mend="leave --learning-rate out: a rule chooses it.",
+            )
 
     @property
     def budget_seconds(self) -> float:
@@ -116,14 +157,17 @@ def _typed(name: str, value: Any) -> Any:  # noqa: ANN401 - from Python an optio
             return tuple(value.items())
         case "merge_labels" if isinstance(value, tuple):
             return value
-        case "seed" | "image_size" if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        case "learning_rate" if isinstance(value, SupportsFloat) and not isinstance(value, bool | str):
+            return float(value)
+        case "resume" if isinstance(value, bool):
+            return value
+        case _ if name in _WHOLE and isinstance(value, SupportsIndex) and not isinstance(value, bool):
             return index(value)
-    if isinstance(value, str) and name not in {"seed", "image_size", "merge_labels"}:
+    if isinstance(value, str) and name not in _KINDS:
         return value
-    kind = {"seed": "a whole number", "image_size": "a whole number", "merge_labels": "a dict of found to used"}
     raise SettingError(
         f"{name} is {value!r}, of type {type(value).__name__}.",
-        expected=f"{kind.get(name, 'a string')}.",
+        expected=f"{_KINDS.get(name, 'a string')}.",
         mend=f"convert it, or leave {name} out.",
     )
 

@@ -41,6 +41,10 @@ class BackboneError(HeadstartError):
     """A backbone is unknown, of the wrong kind, or its weights cannot be had."""
 
 
+class TuningError(HeadstartError):
+    """A training cannot go on, or cannot be gone on with."""
+
+
 class ArtifactError(HeadstartError):
     """A saved model is damaged, of another format, or in the way."""
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from headstart.api.adaptation import Adaptation, Bottom
 from headstart.api.evidence import Evidence, mistakes
-from headstart.config import FitSettings
+from headstart.backbones.info import BlockInfo
 from headstart.data.duplicates import duplicate_groups
 from headstart.errors import HeadstartError
-from headstart.features import FeatureTable
-from headstart.features.prefix import Prefix
 from headstart.preprocess.image import thumbnail_data_uri
 from headstart.records import Dataset, Finding, Splits
-from headstart.select.floor import Floor, question
-from headstart.select.geometry import GeometryChoice
+from headstart.select.floor import question
 
 NUM_MISTAKES = 12
 # A scatter of more points than this shows no more.
@@ -29,16 +28,19 @@ MAX_ITEMS_TOLD = 50
 class Story:
     """Everything a fit decided, before it is written down."""
 
-    settings: FitSettings
-    dataset: Dataset
-    prefix: Prefix
-    table: FeatureTable
-    geometry: GeometryChoice
-    flips: list[dict[str, Any]]
-    findings: list[Finding]
-    splits: Splits
-    floor: Floor
+    bottom: Bottom
+    adaptation: Adaptation
     evidence: Evidence
+
+    @property
+    def dataset(self) -> Dataset:
+        """The samples."""
+        return self.bottom.dataset
+
+    @property
+    def splits(self) -> Splits:
+        """Who trained, and who tested."""
+        return self.bottom.splits
 
 
 def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
@@ -51,11 +53,12 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
     Returns:
         The content of report.json.
     """
-    info, evaluation = story.prefix.spec.info, story.evidence.evaluation.as_report()
-    evaluation["temperature"] = float(story.floor.calibration.temperatures[0])
+    bottom, adaptation = story.bottom, story.adaptation
+    info, evaluation = bottom.prefix.spec.info, story.evidence.evaluation.as_report()
+    evaluation["temperature"] = float(adaptation.answering.calibration.temperatures[0])
     evaluation["mistakes"] = [
         {**wrong, "thumbnail": _thumbnail(story.dataset, wrong["item"])}
-        for wrong in mistakes(story.evidence, story.dataset, story.floor.labels, count=NUM_MISTAKES)
+        for wrong in mistakes(story.evidence, story.dataset, bottom.floor.labels, count=NUM_MISTAKES)
     ]
     if story.dataset.task == "value":
         evaluation["predictions_vs_targets"] = _points(story)
@@ -70,12 +73,14 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
             "source": story.dataset.source,
             "classes": _classes(story),
             "split": story.splits.origin,
-            "findings": [asdict(_shortened(finding)) for finding in story.findings],
+            "findings": [asdict(_shortened(finding)) for finding in bottom.findings],
         },
         "backbone": info.as_json()
-        | {"blocks": [asdict(b) | {"parameters": b.num_parameters, "frozen": True} for b in info.blocks]},
-        "preprocess": story.table.preprocess.as_json(),
-        "choices": _choices(story),
+        | {"blocks": [asdict(b) | {"parameters": b.num_parameters, "frozen": f} for b, f in _frozen(info.blocks, adaptation)]},
+        "preprocess": bottom.table.preprocess.as_json(),
+        "choices": [_choice_of_geometry(bottom), *bottom.flips, *bottom.floor.choices],
+        "tuning": {"kept": adaptation.strategy, "reason": adaptation.reason, "cut": adaptation.cut}
+        | {"attempts": [attempt.as_json() for attempt in adaptation.attempts]},
         "evaluation": evaluation,
         "seconds": {step: round(value, 3) for step, value in seconds.items()},
         "warnings": _warnings(story),
@@ -84,9 +89,10 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
 
 def _warnings(story: Story) -> list[str]:
     """What a user must hear beside the findings about the data, the gravest first."""
-    told = [*_told_of_leaks(story), *story.evidence.evaluation.warnings, *story.table.notes]
-    if story.prefix.spec.why_torch:
-        told.append(f"the backbone runs on torch, not compiled: {story.prefix.spec.why_torch}")
+    told = [*_told_of_leaks(story), *story.evidence.evaluation.warnings, *story.bottom.table.notes]
+    told += story.adaptation.notes
+    if story.bottom.prefix.spec.why_torch:
+        told.append(f"the backbone runs on torch, not compiled: {story.bottom.prefix.spec.why_torch}")
     return told
 
 
@@ -105,19 +111,20 @@ def _told_of_leaks(story: Story) -> list[str]:
 
 
 def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
-    table, floor = story.table, story.floor
-    misses = table.misses + story.geometry.computed
-    hits = max(table.hits - story.geometry.computed, 0)
+    bottom, adaptation = story.bottom, story.adaptation
+    table, floor = bottom.table, bottom.floor
+    misses = table.misses + bottom.geometry.computed
+    hits = max(table.hits - bottom.geometry.computed, 0)
     evaluation = story.evidence.evaluation
-    found = [f"{finding.message} Mend: {finding.mend}" for finding in story.findings if finding.severity != "info"]
+    found = [f"{finding.message} Mend: {finding.mend}" for finding in bottom.findings if finding.severity != "info"]
     groups = set(story.splits.groups.values()) - {sample.group for sample in story.dataset.samples}
     steps = ("read", "features", "check", "head", "tune", "evaluate", "report", "total")
     return {
         "artifact": "",
         "modality": story.dataset.modality,
         "task": story.dataset.task,
-        "backbone": story.prefix.spec.info.name,
-        "strategy": "extract",
+        "backbone": bottom.prefix.spec.info.name,
+        "strategy": adaptation.strategy,
         "labels": list(floor.labels),
         "counts": {
             "train": len(story.splits.train),
@@ -128,7 +135,11 @@ def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "test": evaluation.as_json(),
         "floor": {"head": floor.head.kind, "cv_accuracy": floor.choice.chosen.cv_accuracy},
         "majority_accuracy": evaluation.majority["accuracy"] if evaluation.majority else None,
-        "gate": {"tried": [], "kept": "extract", "reason": "the exact head on frozen features; no tuned strategy was tried"},
+        "gate": {
+            "tried": [attempt.strategy for attempt in adaptation.attempts if attempt.verdict],
+            "kept": adaptation.strategy,
+            "reason": adaptation.reason,
+        },
         "seconds": {step: round(seconds.get(step, 0.0), 3) for step in steps},
         "items_per_second": round((table.hits + table.misses) / max(table.seconds, 1e-9), 1),
         "cache": {"hits": hits, "misses": misses},
@@ -136,10 +147,18 @@ def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _choices(story: Story) -> list[dict[str, Any]]:
-    geometry = story.geometry
-    asked = question("image geometry", geometry.preprocess.geometry, geometry.reason, geometry.trials)
-    return [asked, *story.flips, *story.floor.choices]
+def _choice_of_geometry(bottom: Bottom) -> dict[str, Any]:
+    geometry = bottom.geometry
+    return question("image geometry", geometry.preprocess.geometry, geometry.reason, geometry.trials)
+
+
+def _frozen(blocks: Sequence[BlockInfo], adaptation: Adaptation) -> list[tuple[BlockInfo, bool]]:
+    """Each block, and whether it was frozen."""
+    if adaptation.strategy == "extract":
+        return [(block, True) for block in blocks]
+    names = [block.name for block in blocks]
+    first = 0 if adaptation.cut is None else names.index(adaptation.cut) + 1
+    return [(block, index < first) for index, block in enumerate(blocks)]
 
 
 def _classes(story: Story) -> list[dict[str, Any]]:

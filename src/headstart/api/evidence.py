@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.api.adaptation import Adaptation, Bottom
 from headstart.data.folds import cross_validation_folds
 from headstart.data.targets import encode_targets
 from headstart.errors import DataError
@@ -17,6 +18,9 @@ from headstart.evidence.evaluation import Evaluation
 from headstart.features import FeatureTable
 from headstart.records import Dataset, Splits
 from headstart.select.floor import Floor, FloorPlan, find_floor
+
+if TYPE_CHECKING:
+    from headstart.select.trials import Trial
 
 NUM_FOLDS = 5
 MOST_REPEATS = 5
@@ -37,24 +41,24 @@ class Evidence:
     num_leaks: int = 0
 
 
-def gather_evidence(table: FeatureTable, dataset: Dataset, splits: Splits, floor: Floor, plan: FloorPlan) -> Evidence:
-    """Evaluate on the test split, or by repeated cross-validation where there is none.
+def gather_evidence(adaptation: Adaptation, bottom: Bottom) -> Evidence:
+    """Evaluate on the test split, or by cross-validation where there is none.
 
     Args:
-        table: features.
-        dataset: the samples.
-        splits: who trained and who tests.
-        floor: the head, fitted on train.
-        plan: how the floor was sought, to seek it again within folds.
+        adaptation: what answers.
+        bottom: the floor, with data and splits.
 
     Returns:
         The evidence.
     """
+    dataset, splits, floor, plan = bottom.dataset, bottom.splits, adaptation.answering, bottom.plan
     majority = _majority(dataset, splits)
+    if not splits.test and adaptation.trial is not None:
+        return _out_of_fold(adaptation.trial, dataset, floor, majority, plan)
     if not splits.test:
-        return _cross_validate(table, dataset, splits, floor.labels, majority, plan)
+        return _cross_validate(bottom.table, dataset, splits, floor.labels, majority, plan)
     ids = splits.test
-    answers = floor.answers(table.features(floor.block, ids), dataset.task)
+    answers = floor.answers(adaptation.table.features(floor.block, ids), dataset.task)
     evaluation = evaluate(dataset, ids, answers, floor, seed=plan.seed, majority=majority)
     clean = _without_leaks(dataset, splits)
     if len(clean) in {0, len(ids)}:
@@ -116,6 +120,13 @@ def _without_leaks(dataset: Dataset, splits: Splits) -> set[str]:
     own = {sample.id: sample.group for sample in dataset.samples}
     trained = {splits.groups[id_] for id_ in splits.train if id_ in splits.groups and splits.groups[id_] != own[id_]}
     return {id_ for id_ in splits.test if splits.groups.get(id_) not in trained}
+
+
+def _out_of_fold(trial: Trial, dataset: Dataset, floor: Floor, majority: str | None, plan: FloorPlan) -> Evidence:
+    """The answers of networks that were each tuned without the items they answer."""
+    basis = f"{trial.verdict.basis}, each answered by a network tuned without them: an estimate, no separate test set"
+    evaluation = evaluate(dataset, trial.ids, trial.answers, floor, seed=plan.seed, majority=majority, basis=basis)
+    return Evidence(evaluation=evaluation, ids=trial.ids, answers=trial.answers)
 
 
 def _cross_validate(

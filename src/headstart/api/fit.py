@@ -6,13 +6,14 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from headstart.api.adaptation import CHECKPOINTS, Bottom, adapt, clear_traces
 from headstart.api.content import Story, tell
 from headstart.api.evidence import gather_evidence
 from headstart.api.views import add_flips
@@ -36,6 +37,7 @@ from headstart.report.page import import_drawing
 from headstart.runtime import num_cores
 from headstart.select.floor import FloorPlan, find_floor
 from headstart.select.geometry import choose_geometry
+from headstart.tuning.callbacks.base import Callback
 
 # Comparing every pair grows with the square of the items: a minute at this number on two cores.
 MAX_NEAR_DUPLICATE_ITEMS = 50_000
@@ -76,6 +78,7 @@ def fit(
     out: str | Path | None = None,
     test: Any = None,  # noqa: ANN401 - as data
     progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
     **options: Any,  # noqa: ANN401 - the options of FitSettings
 ) -> Model:
     """Adapt a pretrained network to labelled items, evaluate it, and save it.
@@ -85,7 +88,8 @@ def fit(
         out: where the model's folder goes; None keeps it in a temporary folder until `model.save(path)`.
         test: a second source whose items are the test split.
         progress: told of the items done in each step.
-        **options: any of `FitSettings`: backbone, balance, seed, …
+        callbacks: told of every step of tuning, where a network is tuned; subclasses of `headstart.Callback`.
+        **options: any of `FitSettings`: backbone, strategy, balance, seed, …
 
     Returns:
         The saved model, opened: its `report`, and `predict`.
@@ -97,28 +101,30 @@ def fit(
     settings = FitSettings.from_options(options)
     clock = Clock()
     Thread(target=import_drawing, daemon=True).start()
-    with _workplace(out) as folder:
+    with _workplace(out, resume=settings.resume) as folder:
         with clock.step("read"):
             reading = read_with_findings(data, _read_options(settings), test=test)
             _check_balance(settings.balance, reading.dataset.task)
             source = locate(settings.backbone, modality=reading.dataset.modality)
         with blas_threads_for(len(reading.dataset.samples), num_cores()) as num_workers:
             plan = FloorPlan(balance=settings.balance, seed=settings.seed, num_workers=num_workers)
-            story = _adapt(reading, source, settings, plan, clock, _narrator(progress, "features"))
+            bottom = _find_bottom(reading, source, settings, plan, clock, _narrator(progress, "features"))
+            story = _adapt(bottom, folder, clock, callbacks, progress)
         with clock.step("report"):
             write_artifact(folder, story, lambda: tell(story, clock.seconds()))
+            clear_traces(folder)
         return _open_in_place(folder, out)
 
 
-def _adapt(
+def _find_bottom(
     reading: Reading,
     source: BackboneSource,
     settings: FitSettings,
     plan: FloorPlan,
     clock: Clock,
     progress: Callable[[int, int], None] | None,
-) -> Story:
-    """Features, check, split, head, evidence."""
+) -> Bottom:
+    """Features, check, split, head: the floor, with all it stands on."""
     dataset = reading.dataset
     with clock.step("features"):
         prefix = compile_prefix(source, image_size=settings.image_size).wait()
@@ -135,20 +141,29 @@ def _adapt(
         table, flips = add_flips(table, prefix, dataset, splits, settings=settings, progress=progress)
     with clock.step("head"):
         floor = find_floor(table, dataset, splits, labels, plan)
-    with clock.step("evaluate"):
-        evidence = gather_evidence(table, dataset, splits, floor, plan)
-    return Story(
+    return Bottom(
+        source=source,
         settings=settings,
         dataset=dataset,
         prefix=prefix,
-        table=table,
         geometry=geometry,
+        table=table,
         flips=flips,
         findings=findings,
         splits=splits,
         floor=floor,
-        evidence=evidence,
+        plan=plan,
+        seconds=clock.seconds()["total"],
     )
+
+
+def _adapt(bottom: Bottom, folder: Path, clock: Clock, callbacks: Sequence[Callback], progress: Progress | None) -> Story:
+    """What is kept, floor or tuned network, and the evidence for it."""
+    with clock.step("tune"):
+        adaptation = adapt(bottom, folder, callbacks=callbacks, progress=progress)
+    with clock.step("evaluate"):
+        evidence = gather_evidence(adaptation, bottom)
+    return Story(bottom=bottom, adaptation=adaptation, evidence=evidence)
 
 
 def check_dataset(
@@ -238,27 +253,45 @@ def _split(dataset: Dataset, table: FeatureTable, near: list[tuple[str, ...]], a
 
 
 @contextmanager
-def _workplace(out: str | Path | None) -> Iterator[Path]:
-    """OUT.partial while the fit runs, gone if it fails; or a temporary folder."""
+def _workplace(out: str | Path | None, *, resume: bool) -> Iterator[Path]:
+    """OUT.partial while the fit runs, or a temporary folder; gone if it fails, unless a resumed fit could go on from it."""
     if out is None:
+        if resume:
+            raise _nothing_to_resume("no folder is named where an interrupted fit could be")
         folder = Path(tempfile.mkdtemp(prefix="headstart-"))
     else:
         target = Path(out)
         check_replaceable(target)
         folder = target.with_name(target.name + ".partial")
+        if resume and not any((folder / CHECKPOINTS).glob("*.pt")):
+            raise _nothing_to_resume(f"{folder} holds no checkpoint")
         try:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            if not resume:
+                shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=resume)
         except OSError as error:
             raise cannot_write(target, error) from error
     try:
         yield folder
     except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
+        _clear_failed(folder, out)
         raise cannot_write(folder, error) from error
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        _clear_failed(folder, out)
         raise
+
+
+def _clear_failed(folder: Path, out: str | Path | None) -> None:
+    if out is None or not any((folder / CHECKPOINTS).glob("*.pt")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _nothing_to_resume(what: str) -> SettingError:
+    return SettingError(
+        f"there is nothing to resume: {what}.",
+        expected="the --out of a fit that was interrupted while it tuned a network.",
+        mend="leave --resume out to begin anew; features already computed are found in the cache.",
+    )
 
 
 def _open_in_place(folder: Path, out: str | Path | None) -> Model:

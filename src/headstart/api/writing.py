@@ -23,6 +23,7 @@ from headstart.artifact.store import (
     pack_digests,
     write,
 )
+from headstart.backbones.catalog import CHANGES
 from headstart.data.split import write_splits_csv
 from headstart.errors import BackboneError, HeadstartError, MissingPackageError
 from headstart.features.extract import FLIPPED
@@ -63,13 +64,14 @@ def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]
         _manifest(story, content),
         {
             NETWORK: network,
-            SELF_TEST: make_self_test(story.table.preprocess, [sample.item for sample in _golden(story)], run),
-            LEARNED: pack_digests(story.table.hashes[id_] for id_ in story.splits.train),
+            SELF_TEST: make_self_test(story.bottom.table.preprocess, [sample.item for sample in _golden(story)], run),
+            LEARNED: pack_digests(story.bottom.table.hashes[id_] for id_ in story.splits.train),
             "head.safetensors": _head_tensors(story),
             "report.json": json.dumps(content, ensure_ascii=False, indent=1).encode(),
             "report.html": page.encode(),
             "README.md": model_card(content).encode(),
             "splits.csv": (folder / "splits.csv").read_bytes(),
+            **_changes(story, folder),
         },
     )
 
@@ -98,11 +100,12 @@ def _network(story: Story) -> bytes:
         from headstart.artifact.graph import Answer, assemble
     except ImportError as error:
         raise MissingPackageError("onnx", extra="train", purpose="saving a model") from error
-    path, floor, spec = require_compiled(story.prefix), story.floor, story.prefix.spec
+    kept = story.adaptation
+    path, floor, spec = require_compiled(kept.prefix), kept.answering, kept.prefix.spec
     answer = Answer(
         width=spec.width,
         columns=spec.columns(floor.block),
-        flips=FLIPPED in story.table.views,
+        flips=FLIPPED in kept.table.views,
         head=floor.head,
         temperatures=floor.calibration.temperatures,
         task=story.dataset.task,
@@ -113,8 +116,9 @@ def _network(story: Story) -> bytes:
 def _compare(story: Story, run: Callable[[np.ndarray], np.ndarray]) -> None:
     """The saved network must answer as the head did on the features that were evaluated."""
     ids = [id_ for id_ in (*story.splits.test, *story.splits.train)[:NUM_COMPARED]]
-    wanted = story.floor.answers(story.table.features(story.floor.block, ids), story.dataset.task)
-    preprocess = story.table.preprocess
+    kept = story.adaptation
+    wanted = kept.answering.answers(kept.table.features(kept.answering.block, ids), story.dataset.task)
+    preprocess = kept.table.preprocess
     for id_, row in zip(ids, wanted, strict=True):
         try:
             answer = run(preprocess(story.dataset.by_id[id_].item, name=id_)[None])[0]
@@ -133,7 +137,7 @@ def _golden(story: Story) -> list[Sample]:
     for id_ in dict.fromkeys(spread):
         sample = story.dataset.by_id[id_]
         try:
-            story.table.preprocess.pixels(sample.item, name=id_)
+            story.bottom.table.preprocess.pixels(sample.item, name=id_)
         except HeadstartError:
             continue  # vanished since; one golden item fewer
         golden.append(sample)
@@ -141,7 +145,7 @@ def _golden(story: Story) -> list[Sample]:
 
 
 def _head_tensors(story: Story) -> bytes:
-    head, calibration = story.floor.head, story.floor.calibration
+    head, calibration = story.adaptation.answering.head, story.adaptation.answering.calibration
     return save_tensors(
         {
             "weight": np.ascontiguousarray(head.weight),
@@ -152,21 +156,29 @@ def _head_tensors(story: Story) -> bytes:
     )
 
 
+def _changes(story: Story, folder: Path) -> dict[str, bytes]:
+    """The tensors that tuning changed, here or in the model that was the source."""
+    path = folder / CHANGES if story.adaptation.strategy != "extract" else story.bottom.source.changes_path
+    return {} if path is None else {CHANGES: path.read_bytes()}
+
+
 def _manifest(story: Story, content: dict[str, Any]) -> Manifest:
+    kept = story.adaptation
     return Manifest(
         format=FORMAT,
         headstart_version=content["headstart_version"],
         created=content["created"],
         task=story.dataset.task,
         modality=story.dataset.modality,
-        labels=story.floor.labels,
-        thresholds=tuple(float(value) for value in story.floor.calibration.thresholds),
-        preprocess=story.table.preprocess.as_json(),
-        backbone=story.prefix.spec.info.as_json(),
-        strategy="extract",
-        block=story.floor.block,
-        views=story.table.views,
-        settings=asdict(story.settings),
+        labels=kept.answering.labels,
+        thresholds=tuple(float(value) for value in kept.answering.calibration.thresholds),
+        preprocess=story.bottom.table.preprocess.as_json(),
+        backbone=story.bottom.prefix.spec.info.as_json(),
+        strategy=kept.strategy,
+        cut=kept.cut or "",
+        block=kept.answering.block,
+        views=kept.table.views,
+        settings=asdict(story.bottom.settings),
         packages=_packages(),
         files={},
     )

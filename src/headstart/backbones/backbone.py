@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from headstart.backbones.cutting import cut, tapped
+from headstart.backbones.cutting import cut, tapped, tapped_copy, tapped_cut
 from headstart.backbones.info import BackboneInfo
 from headstart.backbones.tracing import Trace
 from headstart.errors import BackboneError
@@ -55,11 +56,38 @@ class Backbone:
         Raises:
             BackboneError: if there is no such block, or the network cannot be cut.
         """
+        return cut(self._cuttable(block), block)
+
+    def tapped(self) -> nn.Module:
+        """The network giving every block's output, first to last, as a list."""
+        return tapped(self.traced) if self.traced is not None else _Whole(self.network)
+
+    def tapped_cut(self, block: str) -> tuple[nn.Module, nn.Module]:
+        """Split the network after a block, each part giving the outputs of its blocks as a list.
+
+        Args:
+            block: one of `blocks`, not the last.
+
+        Returns:
+            The frozen prefix, which takes a batch; and the trainable tail, which takes the prefix's last output.
+
+        Raises:
+            BackboneError: if there is no such block, or the network cannot be cut.
+        """
+        return tapped_cut(self._cuttable(block), block)
+
+    def tapped_copy(self) -> nn.Module:
+        """The network as `tapped` gives it, with its own trainable copy of the weights."""
+        if self.traced is not None:
+            return tapped_copy(self.traced)
+        return _Whole(copy.deepcopy(self.network.network).requires_grad_(True))  # type: ignore[arg-type]
+
+    def _cuttable(self, block: str) -> Trace:
         if self.traced is None:
             raise BackboneError(
                 f"backbone {self.info.name!r} cannot be cut: {self.why_untraced}",
                 expected="an architecture that torch.fx can trace.",
-                mend="use it whole (strategy extract), or choose another backbone.",
+                mend="use it whole (strategy extract or full), or choose another backbone.",
             )
         if block not in self.blocks:
             near = difflib.get_close_matches(block, self.blocks, n=1)
@@ -68,11 +96,7 @@ class Backbone:
                 expected=f"one of {', '.join(self.blocks)}.",
                 mend=f"name {near[0] if near else self.blocks[-1]!r} instead.",
             )
-        return cut(self.traced, block)
-
-    def tapped(self) -> nn.Module:
-        """The network giving every block's output, first to last, as a list."""
-        return tapped(self.traced) if self.traced is not None else _Whole(self.network)
+        return self.traced
 
 
 class _Whole(nn.Module):

@@ -4,6 +4,7 @@ efficientnet-lite0|1|2   bundled: the weights come with an installable package
 timm:NAME                an architecture of timm with its published weights
 file:PATH                a timm checkpoint: a folder with config.json, or a file (file:PATH#ARCH where it names none)
 random:ARCH              the same architecture untrained, for the from-scratch twin
+artifact:PATH            a model that `fit` saved: its backbone as it was tuned there
 NAME                     whatever a package offers under the entry-point group 'headstart.backbones'
 """
 
@@ -14,7 +15,7 @@ import hashlib
 import importlib.util
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -39,6 +40,9 @@ class Bundled:
     sha256: str
 
 
+# In a saved model's folder: the tensors that tuning changed.
+CHANGES = "tail.safetensors"
+
 BUNDLED: dict[str, Bundled] = {
     # Converted from the TensorFlow checkpoints of github.com/tensorflow/tpu (efficientnet/lite); their tensors fit
     # timm's architectures position by position.
@@ -62,7 +66,7 @@ BUNDLED: dict[str, Bundled] = {
     ),
 }
 DEFAULTS: dict[Modality, str] = {"image": "efficientnet-lite0"}
-PREFIXES = ("timm:", "file:", "random:")
+PREFIXES = ("timm:", "file:", "random:", "artifact:")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +80,27 @@ class BackboneSource:
     weights_path: Path | None = None
     sha256: str = ""
     """Of the weights' file, where there is one yet."""
+    changes_path: Path | None = None
+    """A .safetensors file of tensors that tuning changed; they replace those of the same names."""
+    changes_sha256: str = ""
+    base: str = ""
+    """The name of the backbone that was tuned, for 'artifact:'."""
+    image_size: int | None = None
+    """Side in pixels that the weights were last trained at, where that is not the weights' own."""
 
     @property
     def identity(self) -> dict[str, str]:
         """What tells these weights from others."""
-        return {"kind": self.kind, "architecture": self.architecture, "sha256": self.sha256}
+        told = {"kind": self.kind, "architecture": self.architecture, "sha256": self.sha256}
+        return told | ({"changes": self.changes_sha256} if self.changes_path else {})
+
+    def with_changes(self, path: Path) -> BackboneSource:
+        """The same backbone with some tensors replaced.
+
+        Args:
+            path: a .safetensors file of tensors by the network's own names.
+        """
+        return replace(self, changes_path=path, changes_sha256=_sha256(path))
 
 
 def locate(name: str, *, modality: Modality = "image") -> BackboneSource:
@@ -101,7 +121,7 @@ def locate(name: str, *, modality: Modality = "image") -> BackboneSource:
         if modality not in DEFAULTS:
             raise _no_backbone_for(modality)
         name = DEFAULTS[modality]
-    source = _find(name)
+    source = find_source(name)
     if source.modality != modality:
         raise BackboneError(
             f"backbone {name!r} takes {source.modality} items, and these are {modality} items.",
@@ -125,20 +145,45 @@ def open_backbone(name: str, *, image_size: int | None = None) -> Backbone:
         BackboneError: if the name is unknown, or the weights cannot be had or do not fit.
         MissingPackageError: if torch or timm is not installed.
     """
-    source = _find("efficientnet-lite0" if name == "auto" else name)
+    return open_source(find_source("efficientnet-lite0" if name == "auto" else name), image_size=image_size)
+
+
+def open_source(source: BackboneSource, *, image_size: int | None = None) -> Backbone:
+    """Open a backbone that was found: built, its weights loaded, frozen and in evaluation mode.
+
+    Args:
+        source: as `locate` gives it.
+        image_size: side in pixels of the square input, where it is not to be the weights' own.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        BackboneError: if the weights cannot be had or do not fit.
+        MissingPackageError: if torch or timm is not installed.
+    """
     for package in ("torch", "timm"):
         if importlib.util.find_spec(package) is None:
             raise MissingPackageError(package, extra="train", purpose="opening a backbone")
     if runtime.offline():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when timm first imports it
     if source.kind == "plugin":
-        return _plugins()[name].load()()
+        return _plugins()[source.name].load()()
     from headstart.backbones.timm_images import build
 
-    return build(source, image_size=image_size)
+    return build(source, image_size=image_size or source.image_size)
 
 
-def _find(name: str) -> BackboneSource:
+def find_source(name: str) -> BackboneSource:
+    """Find a backbone by name, whatever items it takes.
+
+    Args:
+        name: as in the module's head.
+
+    Raises:
+        BackboneError: if the name is unknown, or the weights are missing or changed.
+        MissingPackageError: if it is bundled, but its package is not installed.
+    """
     if name in BUNDLED:
         return _bundled(name)
     if name in _plugins():
@@ -149,6 +194,8 @@ def _find(name: str) -> BackboneSource:
             return BackboneSource(name=name, kind=kind, architecture=rest, modality="image")
         case "file" if rest:
             return _file(name, rest)
+        case "artifact" if rest:
+            return _artifact(name, Path(rest).expanduser())
     raise _unknown(name)
 
 
@@ -195,6 +242,33 @@ def _file(name: str, rest: str) -> BackboneSource:
     return BackboneSource(
         name=name, kind="file", architecture=architecture, modality="image", weights_path=weights, sha256=_sha256(weights)
     )
+
+
+def _artifact(name: str, folder: Path) -> BackboneSource:
+    """A saved model's backbone, with what tuning changed in it; the file's checksum has been compared."""
+    manifest = folder / "headstart.json"
+    try:
+        told = json.loads(manifest.read_text(encoding="utf-8"))
+        backbone, files = told["backbone"], dict(told["files"])
+        base = find_source(str(backbone["base"] or backbone["name"]))
+        image_size = told["preprocess"].get("image_size")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackboneError(
+            f"backbone {name!r}: {manifest} cannot be read ({type(error).__name__}: {error}).",
+            expected="the folder of a model that `headstart fit --out` made.",
+            mend="check the path behind artifact:.",
+        ) from error
+    found = replace(base, name=name, base=base.name, image_size=image_size)
+    changes = folder / CHANGES
+    if CHANGES not in files:
+        return found
+    if not changes.is_file() or _sha256(changes) != files[CHANGES]:
+        raise BackboneError(
+            f"backbone {name!r}: {changes} is not what was saved.",
+            expected="the file as `headstart fit` wrote it.",
+            mend="copy the whole folder again from where it was made.",
+        )
+    return found.with_changes(changes)
 
 
 def _named_in(config: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -50,7 +51,33 @@ def cut(traced: Trace, block: str) -> tuple[nn.Module, nn.Module]:
 
 def tapped(traced: Trace) -> nn.Module:
     """The whole network, giving every block's output as a list in the order of the blocks."""
-    return Frozen(_prefix(traced, [block.end for block in traced.blocks], tap=True))
+    return Frozen(_tapped(traced))
+
+
+def tapped_cut(traced: Trace, block: str) -> tuple[nn.Module, nn.Module]:
+    """Split a traced network after a block, with a tap behind every block.
+
+    Args:
+        traced: the trace.
+        block: the name of one of its blocks, not the last.
+
+    Returns:
+        The frozen prefix, giving the outputs of the blocks up to and including `block` as a list; and the trainable tail,
+        which takes the last of them and gives those of the blocks behind it.
+    """
+    names = [found.name for found in traced.blocks]
+    ends = [found.end for found in traced.blocks]
+    behind = names.index(block) + 1
+    return Frozen(_prefix(traced, ends[:behind], tap=True)), _tail(traced, ends[behind - 1], ends[behind:])
+
+
+def tapped_copy(traced: Trace) -> nn.Module:
+    """The whole network as `tapped` gives it, with its own trainable copy of the weights."""
+    return copy.deepcopy(_tapped(traced)).requires_grad_(True)
+
+
+def _tapped(traced: Trace) -> fx.GraphModule:
+    return _prefix(traced, [block.end for block in traced.blocks], tap=True)
 
 
 def _prefix(traced: Trace, ends: list[fx.Node], *, tap: bool = False) -> fx.GraphModule:
@@ -108,14 +135,15 @@ class _TailGraph:
         return batch if first == 2 else self.graph.call_function(operator.mul, (batch, first // 2))
 
 
-def _tail(traced: Trace, end: fx.Node) -> nn.Module:
-    """The rest of the network, from the tensor at the cut, with its own copy of the weights."""
+def _tail(traced: Trace, end: fx.Node, taps: Sequence[fx.Node] = ()) -> nn.Module:
+    """The rest of the network, from the tensor at the cut, with its own copy of the weights; it gives the taps, if any."""
     tail = _TailGraph(traced, end)
     nodes = list(traced.graph.graph.nodes)
     data = set(data_nodes(traced.graph, traced.values))
     for node in nodes[nodes.index(end) + 1 :]:
         if node.op == "output":
-            tail.graph.output(tail.fetch(node.all_input_nodes[0]))
+            given = [tail.fetch(tap) for tap in taps]
+            tail.graph.output(given or tail.fetch(node.all_input_nodes[0]))
         elif node in data:
             tail.fetch(node)
     # The network's own weights are frozen, and a copy of a frozen tensor is frozen too.

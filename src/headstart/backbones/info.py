@@ -35,6 +35,8 @@ class BackboneInfo:
     """D, the width of the features after the last block."""
     num_parameters: int
     blocks: tuple[BlockInfo, ...]
+    base: str = ""
+    """The name that opens the weights before tuning changed any, where that is not `name`: for 'artifact:PATH'."""
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -12,6 +12,8 @@ from typing import Any
 import huggingface_hub.constants
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from timm.models._features_fx import get_notrace_functions, get_notrace_modules
 from torch import nn
 
@@ -43,6 +45,9 @@ def build(source: BackboneSource, *, image_size: int | None) -> Backbone:
         BackboneError: if the architecture is unknown, the weights cannot be had or do not fit, or the size cannot work.
     """
     network, settings, checksum = _network(source, image_size)
+    if source.changes_path:
+        _apply_changes(network, source.changes_path)
+        checksum = hashlib.sha256(f"{checksum} {source.changes_sha256}".encode()).hexdigest()
     frozen = Frozen(network.eval())
     preprocess = _preprocess(settings, image_size)
     side = preprocess.image_size
@@ -68,6 +73,7 @@ def build(source: BackboneSource, *, image_size: int | None) -> Backbone:
         width=width,
         num_parameters=total,
         blocks=blocks,
+        base=source.base,
     )
     return Backbone(info=info, preprocess=preprocess, network=frozen, traced=traced, why_untraced=why)
 
@@ -157,7 +163,7 @@ def _load(source: BackboneSource, size: dict[str, Any]) -> nn.Module:
     state = _read_state(source)
     network = timm.create_model(source.architecture, pretrained=False, **size)
     names = network.state_dict()
-    if source.name in BUNDLED:
+    if source.kind == "bundled":
         state = dict(zip(names, state.values(), strict=True))
     classifier = tuple(f"{part}." for part in _classifier_names(network))
     kept = {name: tensor for name, tensor in state.items() if not name.startswith(classifier)}
@@ -175,6 +181,27 @@ def _load(source: BackboneSource, size: dict[str, Any]) -> nn.Module:
     return network
 
 
+def _apply_changes(network: nn.Module, path: Path) -> None:
+    """Replace the tensors that tuning changed."""
+    try:
+        changes = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BackboneError(
+            f"the tuned weights in {path} cannot be read: {_first_line(error)}",
+            expected="tensors by name, as `headstart fit` wrote them.",
+            mend="copy the whole folder again from where it was made.",
+        ) from error
+    own = network.state_dict()
+    wrong = [name for name, tensor in changes.items() if name not in own or own[name].shape != tensor.shape]
+    if wrong:
+        raise BackboneError(
+            f"the tuned weights in {path} do not fit the backbone: {len(wrong)} tensors, first {wrong[0]!r}.",
+            expected="tensors named and shaped as the backbone's own.",
+            mend="use the backbone that was tuned, and the timm version that headstart.json lists under packages.",
+        )
+    network.load_state_dict(changes, strict=False)
+
+
 def _classifier_names(network: nn.Module) -> tuple[str, ...]:
     names = network.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
     return (names,) if isinstance(names, str) else tuple(names)
@@ -185,8 +212,6 @@ def _read_state(source: BackboneSource) -> dict[str, torch.Tensor]:
     assert path is not None, "bundled and file sources have one"
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -253,7 +278,7 @@ def _preprocess(settings: dict[str, Any], image_size: int | None) -> ImagePrepro
 def _origin(source: BackboneSource, settings: dict[str, Any]) -> str:
     match source.kind:
         case "bundled":
-            return f"package {BUNDLED[source.name].package}"
+            return f"package {BUNDLED[source.base or source.name].package}"
         case "random":
             return f"untrained, seed {RANDOM_SEED}"
         case "file":

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from headstart import errors, runtime
-from headstart.backbones import BackboneSource, open_backbone
+from headstart.backbones.catalog import BackboneSource, open_source
 from headstart.errors import BackboneError, HeadstartError, MissingPackageError
 from headstart.features.device import accelerator
 from headstart.features.prefix import OnnxPrefix, Prefix, PrefixSpec, TorchPrefix
 
 # Goes up when the same backbone comes to be compiled into another graph.
-COMPILE_FORMAT = 1
+COMPILE_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +39,13 @@ class Compilation:
     """Whether it was there already."""
 
 
-def compile_prefix(source: BackboneSource, *, image_size: int | None = None) -> Compilation:
-    """Compile a backbone up to its last block, or find it compiled.
+def compile_prefix(source: BackboneSource, *, image_size: int | None = None, cut: str = "") -> Compilation:
+    """Compile a backbone up to a block, or find it compiled.
 
     Args:
         source: as `backbones.locate` gives it.
         image_size: side in pixels of the square input, or None for the weights' own.
+        cut: the block it ends with; '' for the last one.
 
     Returns:
         The compilation; where nothing is cached, it goes on in a process of its own while the caller does other work.
@@ -52,12 +53,12 @@ def compile_prefix(source: BackboneSource, *, image_size: int | None = None) -> 
     Raises:
         MissingPackageError: if it must be compiled, and torch, timm or onnx is not installed.
     """
-    folder = runtime.cache_root() / "compiled" / _key(source, image_size)
+    folder = runtime.cache_root() / "compiled" / _key(source, image_size, cut)
     if _whole_spec(folder):
         return Compilation(source=source, image_size=image_size, wait=lambda: _open(source, image_size, folder), cached=True)
     _require_packages()
     shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged one
-    return _start(source, image_size, folder)
+    return _start(source, image_size, cut, folder)
 
 
 def _whole_spec(folder: Path) -> PrefixSpec | None:
@@ -71,8 +72,10 @@ def _whole_spec(folder: Path) -> PrefixSpec | None:
     return spec if whole else None
 
 
-def _key(source: BackboneSource, image_size: int | None) -> str:
+def _key(source: BackboneSource, image_size: int | None, cut: str) -> str:
     told = {**source.identity, "image_size": image_size, "format": COMPILE_FORMAT, "timm": _version("timm")}
+    if cut:
+        told["cut"] = cut
     if source.kind == "plugin":
         told["plugin"] = source.name
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
@@ -91,9 +94,11 @@ def _require_packages() -> None:
             raise MissingPackageError(package, extra="train", purpose="compiling a backbone for the first time")
 
 
-def _start(source: BackboneSource, image_size: int | None, folder: Path) -> Compilation:
+def _start(source: BackboneSource, image_size: int | None, cut: str, folder: Path) -> Compilation:
     work = _work_folder(folder)
-    asked = json.dumps({"name": source.name, "image_size": image_size, "folder": str(work), "target": str(folder)})
+    changes = str(source.changes_path or "")
+    places = {"folder": str(work), "target": str(folder)}
+    asked = json.dumps({"name": source.name, "changes": changes, "image_size": image_size, "cut": cut} | places)
     # A few small batches need no second thread, and where the machine is busy two would wait for each other.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(
@@ -155,9 +160,9 @@ def _open(source: BackboneSource, image_size: int | None, folder: Path) -> Prefi
     if device == "cpu" and not spec.why_torch:
         _touch(folder)
         return OnnxPrefix(spec, folder / "prefix.onnx")
-    from headstart.features.export import PooledBlocks
+    from headstart.features.export import pooled_network
 
-    network = PooledBlocks(open_backbone(source.name, image_size=image_size))
+    network = pooled_network(open_source(source, image_size=image_size), spec.cut)
     return TorchPrefix(spec, network, device=device, model_path=None if spec.why_torch else folder / "prefix.onnx")
 
 

@@ -7,6 +7,7 @@ never loads torch, and the memory torch took is given back.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -20,13 +21,13 @@ import onnx
 import torch
 from torch import nn
 
-from headstart.backbones import open_backbone
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.catalog import find_source, open_source
 from headstart.backbones.cutting import Frozen
-from headstart.backbones.flow import channel_axes
+from headstart.backbones.pooling import PooledBlocks, PooledPrefix
 from headstart.errors import HeadstartError
 from headstart.features.onnx_graph import fold_padding
-from headstart.features.prefix import BlockSlice, PrefixSpec
+from headstart.features.prefix import STATE, BlockSlice, PrefixSpec
 from headstart.inference import open_session
 
 # The largest difference from torch that a compiled network may show, relative to the largest feature of its block.
@@ -34,70 +35,51 @@ MAX_RELATIVE_ERROR = 1e-4
 OPSET = 18
 
 
-class PooledBlocks(nn.Module):
-    """A backbone giving the mean over positions of every block's output, side by side: (B, 3, H, W) to (B, width)."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.network = backbone.tapped()
-        side = backbone.preprocess.image_size
-        with torch.no_grad():
-            outputs = self.network(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1)
-        self.axes = channel_axes([tuple(output.shape[1:]) for output in outputs])
-        vectors = [pool(output, axis) for output, axis in zip(outputs, self.axes, strict=True)]
-        self.kept: list[int] = []
-        slices: list[tuple[int, int]] = []
-        for index, vector in enumerate(vectors):
-            # A last map and its own pooling are the same features: keep the network's own pooling.
-            following = vectors[index + 1] if index + 1 < len(vectors) else None
-            if following is not None and following.shape == vector.shape and torch.allclose(following, vector, atol=1e-5):
-                slices.append((-1, vector.shape[1]))
-                continue
-            start = sum(vectors[kept].shape[1] for kept in self.kept)
-            self.kept.append(index)
-            slices.append((start, vector.shape[1]))
-            slices = [(start, width) if place == -1 else (place, width) for place, width in slices]
-        self.layout = tuple(
-            BlockSlice(name=name, start=start, width=width)
-            for name, (start, width) in zip(backbone.blocks, slices, strict=True)
-        )
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Run the network once."""
-        outputs = self.network(pixels)
-        return torch.cat([pool(outputs[index], self.axes[index]) for index in self.kept], dim=1)
-
-
-def pool(output: torch.Tensor, channel_axis: int) -> torch.Tensor:
-    """Mean over all positions of a block's output: maps, sequences and vectors become (B, C).
-
-    Args:
-        output: of a block, batch first.
-        channel_axis: which axis holds the channels, batch left out.
-    """
-    positions = [axis for axis in range(1, output.ndim) if axis != 1 + channel_axis]
-    return output.mean(positions) if positions else output
-
-
-def export(backbone: Backbone, model_path: Path) -> PrefixSpec:
-    """Compile a backbone and compare it with torch.
+def export(backbone: Backbone, model_path: Path, *, cut: str = "") -> PrefixSpec:
+    """Compile a backbone, or the part of it up to a cut, and compare it with torch.
 
     Args:
         backbone: as `open_backbone` gives it.
         model_path: where the ONNX file goes; not written where the network cannot be compiled faithfully.
+        cut: the last block of the part; '' for the whole.
 
     Returns:
         What was compiled; `why_torch` says why not, where it was not.
+
+    Raises:
+        BackboneError: if there is no such block, or the network cannot be cut.
     """
-    pooled = PooledBlocks(backbone)
-    network, layout = Frozen(pooled), pooled.layout
+    pooled = pooled_network(backbone, cut)
+    layout = _layout(backbone, pooled)
     side = backbone.preprocess.image_size
-    error, why = _export_checked(network, layout, side, model_path)
+    error, why = _export_checked(Frozen(pooled), layout, side, model_path)
     if why:
         model_path.unlink(missing_ok=True)
     return PrefixSpec(
-        info=backbone.info, preprocess=backbone.preprocess, layout=layout, relative_error=None if why else error, why_torch=why
+        info=backbone.info,
+        preprocess=backbone.preprocess,
+        layout=layout,
+        relative_error=None if why else error,
+        why_torch=why,
+        cut=cut,
+        state_shape=pooled.pooling.shapes[backbone.blocks.index(cut)] if cut else (),
     )
+
+
+def pooled_network(backbone: Backbone, cut: str) -> PooledBlocks | PooledPrefix:
+    """The network that is compiled: the whole backbone, or the part of it up to a cut."""
+    return PooledPrefix(backbone, cut) if cut else PooledBlocks(backbone)
+
+
+def _layout(backbone: Backbone, pooled: PooledBlocks | PooledPrefix) -> tuple[BlockSlice, ...]:
+    pooling = pooled.pooling
+    places = list(zip(backbone.blocks, pooling.slices, strict=True))
+    if isinstance(pooled, PooledBlocks):
+        return tuple(BlockSlice(name=name, start=start, width=width) for name, (start, width) in places)
+    behind = math.prod(pooling.shapes[backbone.blocks.index(pooled.cut)])
+    state = BlockSlice(name=STATE, start=0, width=behind)
+    kept = [places[index] for index in pooled.kept]
+    return (state, *(BlockSlice(name=name, start=behind + start, width=width) for name, (start, width) in kept))
 
 
 def _export_checked(network: nn.Module, layout: tuple[BlockSlice, ...], side: int, model_path: Path) -> tuple[float, str]:
@@ -156,7 +138,7 @@ def _relative_error(network: nn.Module, layout: tuple[BlockSlice, ...], side: in
 
 
 def main(arguments: list[str]) -> int:
-    """Compile what one JSON argument says: {"name", "image_size", "folder", "target"}.
+    """Compile what one JSON argument says: {"name", "changes", "image_size", "cut", "folder", "target"}.
 
     prefix.onnx and prefix.json are written to the folder, which then becomes the target in one step, whether or not the
     process that asked for it is still there; where it cannot, it stays where it is.
@@ -165,7 +147,11 @@ def main(arguments: list[str]) -> int:
     folder = Path(asked["folder"])
     started = time.perf_counter()
     try:
-        spec = export(open_backbone(asked["name"], image_size=asked["image_size"]), folder / "prefix.onnx")
+        source = find_source(asked["name"])
+        if asked["changes"]:
+            source = source.with_changes(Path(asked["changes"]))
+        backbone = open_source(source, image_size=asked["image_size"])
+        spec = export(backbone, folder / "prefix.onnx", cut=asked["cut"])
     except HeadstartError as error:
         told = {"kind": type(error).__name__, "what": error.what, "expected": error.expected, "mend": error.mend}
         (folder / "error.json").write_text(json.dumps(told), encoding="utf-8")

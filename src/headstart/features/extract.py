@@ -34,6 +34,9 @@ LASTING = frozenset({"unreadable", "truncated", "zero_size", "bomb", "empty"})
 Progress = Callable[[int, int], None]
 """Called with the number of items done and of all."""
 
+Augment = Callable[[np.ndarray, bytes, str], np.ndarray]
+"""Changes the pixels (S, S, 3) uint8 of the item whose content has this digest, for the view of this name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -96,9 +99,9 @@ def extract(
 
 
 @contextmanager
-def feature_store(prefix: Prefix, preprocess: ImagePreprocess) -> Iterator[FeatureStore]:
-    """Open the store that holds the features of this prefix and preprocess."""
-    made_by = fingerprint(prefix, preprocess)
+def feature_store(prefix: Prefix, preprocess: ImagePreprocess, *, dtype: str = "float32") -> Iterator[FeatureStore]:
+    """Open the store that holds the features of this prefix and preprocess, rounded to a type."""
+    made_by = fingerprint(prefix, preprocess, dtype=dtype)
     described = {
         "backbone": prefix.spec.info.name,
         "geometry": preprocess.geometry,
@@ -106,11 +109,13 @@ def feature_store(prefix: Prefix, preprocess: ImagePreprocess) -> Iterator[Featu
         "precision": prefix.precision,
     }
     shape = (prefix.spec.width,)
-    with FeatureStore.open(runtime.cache_root(), made_by, dtype="float32", shape=shape, describe=described) as store:
+    if prefix.spec.cut:
+        described["cut"] = prefix.spec.cut
+    with FeatureStore.open(runtime.cache_root(), made_by, dtype=dtype, shape=shape, describe=described) as store:
         yield store
 
 
-def fingerprint(prefix: Prefix, preprocess: ImagePreprocess) -> str:
+def fingerprint(prefix: Prefix, preprocess: ImagePreprocess, *, dtype: str = "float32") -> str:
     """Name everything that features depend on besides the item: 64 hexadecimal digits."""
     info = prefix.spec.info
     told: dict[str, Any] = {
@@ -120,6 +125,7 @@ def fingerprint(prefix: Prefix, preprocess: ImagePreprocess) -> str:
         "preprocess": preprocess.fingerprint(),
         "precision": prefix.precision,
         "format": COMPILE_FORMAT,
+        "dtype": dtype,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -131,6 +137,7 @@ def extract_batches(
     *,
     store: FeatureStore,
     views: Sequence[str] = (PLAIN,),
+    augment: Augment | None = None,
 ) -> Iterator[Batch]:
     """Features a few items at a time, in the samples' order, in bounded memory; fresh ones are stored as they come.
 
@@ -140,13 +147,15 @@ def extract_batches(
         samples: any number of samples; taken as there is room.
         store: open for this prefix and preprocess.
         views: which views of each item.
+        augment: makes the views that are neither the item as it is nor mirrored; their names must tell all it does.
 
     Yields:
         Batches of at most `prefix.batch_size` samples.
     """
+    task = _Task(prefix=prefix, preprocess=preprocess, store=store, views=tuple(views), augment=augment)
 
     def work(few: list[Sample]) -> Batch:
-        return _extract_few(prefix, preprocess, few, store, views)
+        return _extract_few(task, few)
 
     for batch in ordered_map(work, _in_batches(samples, prefix.batch_size), num_workers=prefix.num_workers):
         if batch.fresh:
@@ -162,9 +171,17 @@ def _in_batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
         yield few
 
 
-def _extract_few(
-    prefix: Prefix, preprocess: ImagePreprocess, samples: list[Sample], store: FeatureStore, views: Sequence[str]
-) -> Batch:
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    prefix: Prefix
+    preprocess: ImagePreprocess
+    store: FeatureStore
+    views: tuple[str, ...]
+    augment: Augment | None
+
+
+def _extract_few(task: _Task, samples: list[Sample]) -> Batch:
+    store, views = task.store, task.views
     failures: dict[str, str] = {}
     contents: dict[str, Any] = {}
     digests: dict[str, bytes] = {}
@@ -177,7 +194,7 @@ def _extract_few(
     ids = list(digests)
     keys = [store_key(digests[id_], view) for id_ in ids for view in views]
     vectors, found = store.get_many(keys)
-    vectors = vectors.reshape(len(ids), len(views), prefix.spec.width)
+    vectors = vectors.reshape(len(ids), len(views), task.prefix.spec.width)
     found = found.reshape(len(ids), len(views))
     complete = np.asarray(found.all(axis=1))
     known = store.get_failures([store_key(digests[id_]) for row, id_ in enumerate(ids) if not complete[row]])
@@ -190,7 +207,7 @@ def _extract_few(
             failures[id_] = f"{record.kind}: {record.reason}"
             continue
         try:
-            pixels.append(preprocess.pixels(contents[id_], name=id_))
+            pixels.append(task.preprocess.pixels(contents[id_], name=id_))
             rows.append(row)
         except UnreadableItemError as error:
             failures[id_] = f"{error.kind}: {error.reason}"
@@ -198,7 +215,7 @@ def _extract_few(
                 fresh_failures.append((store_key(digests[id_]), error.kind, error.reason))
     missing = [(row, v) for row in rows for v in range(len(views)) if not found[row, v]]
     if rows:
-        outputs = _run_views(prefix, preprocess.normalise(np.stack(pixels)), views, ~found[rows])
+        outputs = _run_views(task, np.stack(pixels), [digests[ids[row]] for row in rows], ~found[rows])
         vectors[[row for row, _ in missing], [v for _, v in missing]] = store.rounded(outputs)
     readable = [row for row, id_ in enumerate(ids) if id_ not in failures]
     return Batch(
@@ -213,11 +230,24 @@ def _extract_few(
     )
 
 
-def _run_views(prefix: Prefix, batch: np.ndarray, views: Sequence[str], wanted: np.ndarray) -> np.ndarray:
-    """The features of the wanted views, (B, V) of (B, 3, S, S), one after the other: (M, W)."""
-    outputs = np.empty((*wanted.shape, prefix.spec.width), np.float32)
-    for v, view in enumerate(views):
-        few = batch if wanted[:, v].all() else batch[wanted[:, v]]
-        if len(few):
-            outputs[wanted[:, v], v] = prefix(np.ascontiguousarray(few[..., ::-1]) if view == FLIPPED else few)
+def _run_views(task: _Task, pixels: np.ndarray, digests: list[bytes], wanted: np.ndarray) -> np.ndarray:
+    """The features of the wanted views, (B, V) of (B, S, S, 3) uint8, one view after the other: (M, W)."""
+    outputs = np.empty((*wanted.shape, task.prefix.spec.width), np.float32)
+    for v, view in enumerate(task.views):
+        rows = np.flatnonzero(wanted[:, v])
+        if len(rows):
+            outputs[rows, v] = task.prefix(
+                task.preprocess.normalise(_seen(task, pixels[rows], [digests[r] for r in rows], view))
+            )
     return outputs[wanted]
+
+
+def _seen(task: _Task, pixels: np.ndarray, digests: list[bytes], view: str) -> np.ndarray:
+    """The pixels of one view, (B, S, S, 3) uint8."""
+    if view == PLAIN:
+        return pixels
+    if view == FLIPPED:
+        return pixels[:, :, ::-1]
+    if task.augment is None:
+        raise ValueError(f"nothing makes the view {view!r}")
+    return np.stack([task.augment(few, digest, view) for few, digest in zip(pixels, digests, strict=True)])

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import torch
 
 
+# What the output at a cut is called among the features.
+STATE = "(state)"
+
+
 @dataclass(frozen=True, kw_only=True)
 class BlockSlice:
     """Where a block's pooled output lies among the features."""
@@ -40,6 +44,10 @@ class PrefixSpec:
     """Of the compiled network against torch on the check batch; None where torch itself is used."""
     why_torch: str = ""
     """Why the network is not compiled, where it is not."""
+    cut: str = ""
+    """The block it ends with, where that is not the last: the features then begin with the flattened output there, `STATE`."""
+    state_shape: tuple[int, ...] = ()
+    """Of the output at the cut, batch left out."""
 
     @property
     def width(self) -> int:
@@ -85,6 +93,8 @@ class PrefixSpec:
             "layout": [asdict(part) for part in self.layout],
             "relative_error": self.relative_error,
             "why_torch": self.why_torch,
+            "cut": self.cut,
+            "state_shape": list(self.state_shape),
         }
 
     @classmethod
@@ -96,6 +106,8 @@ class PrefixSpec:
             layout=tuple(BlockSlice(**part) for part in value["layout"]),
             relative_error=value["relative_error"],
             why_torch=value["why_torch"],
+            cut=value["cut"],
+            state_shape=tuple(value["state_shape"]),
         )
 
 

@@ -101,6 +101,11 @@ class FeatureStore:
             prune(root, limit_bytes, keep=fingerprint)
         return cls(environment, meta=meta, why=why, limit_bytes=limit_bytes)
 
+    @classmethod
+    def nowhere(cls, *, dtype: str | np.dtype, shape: Sequence[int]) -> FeatureStore:
+        """A store that keeps nothing and finds nothing, for what is not worth keeping."""
+        return cls(None, meta=make_meta("nowhere", dtype, shape, {}), why="", limit_bytes=0)
+
     @property
     def writable(self) -> bool:
         """Whether values put are kept."""

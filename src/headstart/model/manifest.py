@@ -32,6 +32,8 @@ class Manifest:
     backbone: dict[str, Any]
     """The backbone's `BackboneInfo`, licence and sha256 included."""
     strategy: str
+    cut: str
+    """The last frozen block, where later ones were tuned; '' otherwise."""
     block: str
     """Which features the head takes: a block's name, 'last' or 'multi'."""
     views: tuple[str, ...]

@@ -111,25 +111,31 @@ def find_floor(table: FeatureTable, dataset: Dataset, splits: Splits, labels: tu
     return Floor(
         block=block,
         head=choice.head,
-        calibration=calibrate(dataset, choice, targets, len(labels)),
+        calibration=calibrate(choice.scores, targets[choice.rows], task=dataset.task, num_labels=len(labels)),
         choice=choice,
         labels=labels,
         choices=tuple(questions),
     )
 
 
-def calibrate(dataset: Dataset, choice: HeadChoice, targets: np.ndarray, num_labels: int) -> Calibration:
-    """Fit temperature, and thresholds for the multi task, on the winner's out-of-fold scores."""
-    truth = targets[choice.rows]
+def calibrate(scores: np.ndarray, truth: np.ndarray, *, task: Task, num_labels: int) -> Calibration:
+    """Fit temperature, and thresholds for the multi task, on scores of items that were not learned from.
+
+    Args:
+        scores: (N, K) before any temperature.
+        truth: their targets, as `encode_targets` gives them.
+        task: what the scores tell.
+        num_labels: K.
+    """
     # Scores of nearest means are hundreds of times those of ridge; a temperature is sought in proportion to them.
-    apart = choice.scores - choice.scores.mean(axis=1, keepdims=True) if dataset.task == "single" else choice.scores
+    apart = scores - scores.mean(axis=1, keepdims=True) if task == "single" else scores
     scale = float(np.abs(apart).mean(dtype=np.float64)) or 1.0
-    match dataset.task:
+    match task:
         case "single":
-            temperatures = np.full(num_labels, scale * fit_temperature(choice.scores / scale, truth))
+            temperatures = np.full(num_labels, scale * fit_temperature(scores / scale, truth))
             return Calibration(temperatures=temperatures, thresholds=np.full(num_labels, 0.5))
         case "multi":
-            found = fit_label_calibration(choice.scores / scale, truth > 0.5)
+            found = fit_label_calibration(scores / scale, truth > 0.5)
             return Calibration(temperatures=scale * found.temperatures, thresholds=found.thresholds)
         case "value":
             return Calibration(temperatures=np.ones(1), thresholds=np.full(1, 0.5))

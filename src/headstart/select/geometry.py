@@ -1,9 +1,9 @@
 """How pictures become square: cropped, padded or squashed, asked of the data on a small part of it.
 
 Padding is what stands unless another is better by more than three standard errors: on 643 photos in 10 classes it lifted a
-plain logistic head from 0.860 to 0.879 accuracy over crop, and nothing in a picture is lost by it. With a hundred items and two
-challengers one standard error lets chance overrule padding about one time in four; and with two, seven more pictures once turned
-the choice over, which computes every picture anew.
+plain logistic head from 0.860 to 0.879 accuracy over crop, and nothing in a picture is lost by it. With a hundred items and
+two challengers one standard error lets chance overrule padding about one time in four; and with two, seven more pictures once
+turned the choice over, which computes every picture anew.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def _settled(base: ImagePreprocess, geometry: str, reason: str) -> GeometryChoic
 def _part(dataset: Dataset, seed: int) -> list[Sample]:
     """A run of neighbours from every class: copies and frames of a scene mostly lie side by side, so few groups are touched.
 
-    Each run begins at the item whose id hashes lowest, and its length moves in steps of an eighth to a quarter, so that a few more
-    items leave it as it was, and its features known.
+    Each run begins at the item whose id hashes lowest, and its length moves in steps of an eighth to a quarter, so that a few
+    more items leave it as it was, and its features known.
     """
     by_class: dict[str, list[Sample]] = {}
     for sample in dataset.samples:

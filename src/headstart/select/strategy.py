@@ -1,0 +1,110 @@
+"""Which strategy: the floor always, a tuned network where the data allow it, and only if the gate lets it pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.backbones.info import BackboneInfo
+from headstart.config import FitSettings
+from headstart.errors import SettingError
+from headstart.records import Dataset, Splits
+from headstart.select.gate import Verdict
+from headstart.select.rules import (
+    LEAST_ITEMS,
+    LEAST_LABELS_A_CLASS,
+    MANY_ITEMS,
+    MANY_LABELS_A_CLASS,
+    Circumstances,
+)
+
+# On a CPU tuning may take ten times what the floor took, and a minute in any case.
+TIMES_THE_FLOOR, LEAST_SECONDS = 10.0, 60.0
+ACCELERATED_SECONDS = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A strategy that was tried, or why it was not."""
+
+    strategy: str
+    kept: bool
+    reason: str
+    seconds: float
+    plan: dict[str, Any]
+    verdict: Verdict | None = None
+    history: tuple[dict[str, Any], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        told = {"strategy": self.strategy, "kept": self.kept, "reason": self.reason, "seconds": round(self.seconds, 3)}
+        verdict = None if self.verdict is None else self.verdict.as_json()
+        return told | {"plan": self.plan, "gate": verdict, "history": list(self.history)}
+
+
+def budget_seconds(settings: FitSettings, *, floor_seconds: float, device: str) -> float:
+    """How long tuning may take.
+
+    Args:
+        settings: with the user's budget, if any.
+        floor_seconds: what the floor took, features included.
+        device: what tuning runs on.
+    """
+    if settings.budget is not None:
+        return settings.budget_seconds
+    return max(LEAST_SECONDS, TIMES_THE_FLOOR * floor_seconds) if device == "cpu" else ACCELERATED_SECONDS
+
+
+def propose(dataset: Dataset, splits: Splits, facts: Circumstances) -> tuple[tuple[str, ...], str]:
+    """Which strategies are worth trying, cheapest first; and why none is, where none is.
+
+    Args:
+        dataset: the samples.
+        splits: who trains.
+        facts: of data, device and network.
+    """
+    if not splits.test:
+        return (), f"too few items to tune: {splits.origin}"
+    if facts.num_items < LEAST_ITEMS:
+        return (), f"too few items to tune: {facts.num_items} train, fewer than {LEAST_ITEMS}"
+    counts = Counter(label for id_ in splits.train for label in dataset.by_id[id_].labels)
+    typical = float(np.median(list(counts.values()))) if counts else facts.num_items
+    if typical < LEAST_LABELS_A_CLASS:
+        return (), f"too few labels to tune: {typical:g} a class, fewer than {LEAST_LABELS_A_CLASS}"
+    if not facts.pretrained:
+        return ("full",), ""
+    many = typical >= MANY_LABELS_A_CLASS or facts.num_items >= MANY_ITEMS
+    if facts.device != "cpu" and many:
+        return ("last:2", "full"), ""
+    return ("last:2", "full") if facts.num_items < MANY_ITEMS else ("last:2",), ""
+
+
+def check_strategy(strategy: str, info: BackboneInfo) -> str:
+    """Make sure a backbone has the blocks that a strategy tunes.
+
+    Args:
+        strategy: 'auto', 'extract', 'last:K', 'full' or 'lora'.
+        info: of the backbone.
+
+    Returns:
+        The strategy; 'full' where last:K means every block.
+
+    Raises:
+        SettingError: if there are fewer blocks.
+    """
+    if not strategy.startswith("last:"):
+        return strategy
+    weighty = [block.name for block in info.blocks if block.num_parameters]
+    count = int(strategy.removeprefix("last:"))
+    if count == len(weighty):
+        return "full"
+    if count > len(weighty):
+        raise SettingError(
+            f"strategy is {strategy!r}, and {info.name} has {len(weighty)} blocks with weights.",
+            expected=f"last:1 to last:{len(weighty) - 1}, counted from the end of {', '.join(weighty)}; or full for all.",
+            mend="--strategy last:2",
+        )
+    return strategy

@@ -1,0 +1,113 @@
+"""Trying a strategy: out of fold at the gate, within a budget, and in the end on all that trains. Loads torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from headstart.data.folds import cross_validation_folds
+from headstart.data.targets import encode_targets
+from headstart.select.floor import Floor, FloorPlan, find_floor
+from headstart.select.gate import Verdict, hold_gate
+from headstart.select.rules import with_epochs
+from headstart.select.tuned import Prepared, answers_of, scores_of, train, train_from_floor
+from headstart.tuning.checkpoint import Checkpoint
+
+# Folds of the gate, where the budget allows; one means a single part held out.
+FOLD_CHOICES = (5, 3, 1)
+HOLD_OUT_FOLDS = 5
+FEWEST_EPOCHS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How a strategy did out of fold."""
+
+    verdict: Verdict
+    ids: tuple[str, ...]
+    answers: np.ndarray
+    """(N, K) of the tuned networks, each to items it had not seen."""
+    shares: tuple[float, ...]
+
+
+def try_strategy(
+    prepared: Prepared, floor_plan: FloorPlan, labels: tuple[str, ...], *, num_folds: int, checkpoints: Sequence[Checkpoint]
+) -> Trial:
+    """Hold the gate: in each fold floor and tuned network learn from the rest, and answer the items held out.
+
+    Args:
+        prepared: the strategy.
+        floor_plan: how the floor of each fold is sought.
+        labels: K labels, in order.
+        num_folds: F; 1 holds out a single part.
+        checkpoints: one a fold, or none.
+
+    Returns:
+        The trial.
+    """
+    ground = prepared.ground
+    dataset, ids = ground.dataset, ground.splits.train
+    dealt = num_folds if num_folds > 1 else HOLD_OUT_FOLDS
+    (folds,) = cross_validation_folds(dataset, ids, seed=floor_plan.seed + 1, groups=ground.splits.groups, num_folds=dealt)
+    tuned, plain, shares = [], [], []
+    asked: list[str] = []
+    for fold in range(num_folds):
+        held = tuple(id_ for id_, place in zip(ids, folds, strict=True) if place == fold)
+        rest = tuple(id_ for id_, place in zip(ids, folds, strict=True) if place != fold)
+        floor = find_floor(ground.table, dataset, replace(ground.splits, train=rest), labels, floor_plan)
+        checkpoint = checkpoints[fold] if checkpoints else None
+        trained = train_from_floor(prepared, floor_plan, labels, rest, checkpoint=checkpoint)
+        tuned.append(answers_of(scores_of(trained.network, prepared.inputs, held), dataset.task))
+        plain.append(floor.answers(ground.table.features(floor.block, held), dataset.task))
+        asked += held
+        shares.append(trained.share)
+    how = f"{num_folds} folds" if num_folds > 1 else "a fifth held out"
+    groups = ground.splits.groups
+    verdict = hold_gate(
+        np.concatenate(tuned),
+        np.concatenate(plain),
+        encode_targets(dataset, asked, labels),
+        dataset.task,
+        groups=np.array([groups.get(id_) or f"\0{id_}" for id_ in asked]) if groups else None,
+        seed=floor_plan.seed,
+        basis=f"{len(asked)} items of {how}",
+    )
+    return Trial(verdict=verdict, ids=tuple(asked), answers=np.concatenate(tuned), shares=tuple(shares))
+
+
+def fit_in_budget(prepared: Prepared, *, seconds_an_item: float, seconds: float) -> tuple[Prepared, int] | None:
+    """Choose folds and epochs so that the gate and the last training fit what is left of the budget.
+
+    Args:
+        prepared: the strategy, with the rules' plan.
+        seconds_an_item: that training takes, forward and backward.
+        seconds: left.
+
+    Returns:
+        The strategy with as many epochs as fit, and the number of folds; None where not even the fewest fit.
+    """
+    plan, count = prepared.plan, len(prepared.ground.splits.train)
+    for num_folds in FOLD_CHOICES:
+        # A fold's share of the items, less the part its epochs are chosen on; and in the end all of them, less that part.
+        share = 0.8 * ((num_folds - 1 if num_folds > 1 else 0.8) + 1)
+        fitting = int(seconds / (seconds_an_item * count * share))
+        least = FEWEST_EPOCHS if num_folds == FOLD_CHOICES[-1] else max(FEWEST_EPOCHS, plan.epochs // 2)
+        if fitting >= min(least, plan.epochs):
+            epochs = min(plan.epochs, fitting)
+            told = plan if epochs == plan.epochs else with_epochs(plan, epochs, f"what fits {seconds:.0f} s")
+            return replace(prepared, plan=told), num_folds
+    return None
+
+
+def seconds_an_item(prepared: Prepared, floor: Floor) -> float:
+    """How long training takes for each item and epoch, measured on a few batches."""
+    ids = prepared.ground.splits.train
+    few = ids[: min(len(ids), 2 * prepared.plan.batch_size)]
+    quick = replace(prepared, plan=replace(prepared.plan, epochs=1, interpolations=(1.0,), averaging="none"))
+    train(quick, floor, few, few[:2])  # the first steps of a network are slower
+    started = time.perf_counter()
+    train(quick, floor, few, few[:2])
+    return (time.perf_counter() - started) / len(few)

@@ -1,0 +1,293 @@
+"""One strategy, tried: its inputs made ready once, then a network trained on them as often as there are folds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.catalog import BackboneSource
+from headstart.backbones.pooling import PooledTail
+from headstart.data.folds import cross_validation_folds
+from headstart.data.targets import encode_targets
+from headstart.evidence.calibration import sigmoid, softmax
+from headstart.features import FeatureTable
+from headstart.features.compile import compile_prefix
+from headstart.features.extract import PLAIN, Progress
+from headstart.features.states import open_states
+from headstart.heads.ridge import balanced_class_weights
+from headstart.inference import ordered_map
+from headstart.records import Dataset, Splits, Task
+from headstart.select.floor import Floor, FloorPlan, find_floor
+from headstart.tuning.augment import Augmentation
+from headstart.tuning.averaging import interpolated
+from headstart.tuning.callbacks.base import Callback
+from headstart.tuning.checkpoint import Checkpoint
+from headstart.tuning.inputs import Inputs, PixelInputs, StateInputs
+from headstart.tuning.loop import Outcome, make_accelerator, tune
+from headstart.tuning.lora import adapt_linear_layers, merge_adapters
+from headstart.tuning.losses import make_loss
+from headstart.tuning.network import TrainedHead, TunableNetwork
+from headstart.tuning.plan import TuningPlan
+from headstart.tuning.training import TrainingSet
+
+# Of the items that train, the part that epochs and interpolation are chosen on.
+VALID_FOLDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What every strategy stands on."""
+
+    source: BackboneSource
+    backbone: Backbone
+    table: FeatureTable
+    """Features of all items by the frozen network."""
+    dataset: Dataset
+    splits: Splits
+    image_size: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A strategy with its inputs at hand."""
+
+    ground: Ground
+    plan: TuningPlan
+    cut: str | None
+    """The last frozen block; None where the whole network is tuned."""
+    inputs: Inputs
+    tail: PooledTail
+    """With the source's weights; copied for each training."""
+    note: str
+    """What the user should hear of the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A network that was trained, with the weights that validation chose."""
+
+    network: TunableNetwork
+    outcome: Outcome
+    start: Floor
+    """Whose head it began with."""
+    share: float
+    """Of the tuned weights, against those it began with."""
+    valid_ids: tuple[str, ...]
+    valid_loss: float
+    start_loss: float
+    """On the same items, of the weights it began with."""
+
+
+def cut_before(backbone: Backbone, strategy: str) -> str | None:
+    """The block that a strategy cuts behind; None for none."""
+    if not strategy.startswith("last:"):
+        return None
+    weighty = [block.name for block in backbone.info.blocks if block.num_parameters]
+    first = weighty[-int(strategy.removeprefix("last:"))]
+    return backbone.blocks[backbone.blocks.index(first) - 1]
+
+
+@contextmanager
+def prepare(ground: Ground, plan: TuningPlan, progress: Progress | None = None) -> Iterator[Prepared]:
+    """Make a strategy's inputs ready: the frozen part runs once for every item that trains, and for each of its views.
+
+    Args:
+        ground: what it stands on.
+        plan: of the strategy.
+        progress: told of the items done.
+
+    Yields:
+        The strategy, to be trained.
+    """
+    table, dataset = ground.table, ground.dataset
+    cut = cut_before(ground.backbone, plan.strategy)
+    augmentation = Augmentation(fill=table.preprocess.pad_color, seed=plan.seed)
+    views = augmentation.view_names(plan.num_views)
+    learning = (*ground.splits.train, *ground.splits.valid)
+    digests = {id_: bytes.fromhex(table.hashes[id_]) for id_ in learning}
+    tail = PooledTail(ground.backbone, cut)
+    if cut is None:
+        pixels = PixelInputs(
+            preprocess=table.preprocess, samples=dataset.by_id, digests=digests, augmentation=augmentation, views=views
+        )
+        yield Prepared(ground=ground, plan=plan, cut=None, inputs=pixels, tail=tail, note="")
+        return
+    prefix = compile_prefix(ground.source, image_size=ground.image_size, cut=cut).wait()
+    opened = open_states(prefix, table.preprocess, dataset.by_id, digests, num_views=1 + len(views), augment=augmentation)
+    with opened as reader:
+        reader.fill(learning, (PLAIN, *views), progress)
+        inputs = StateInputs(reader=reader, views=views)
+        yield Prepared(ground=ground, plan=plan, cut=cut, inputs=inputs, tail=tail, note=reader.note)
+
+
+def split_off_valid(ground: Ground, ids: Sequence[str], seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which of some items train, and which choose epochs and interpolation: the data's own valid split, or a fifth.
+
+    Args:
+        ground: with data and splits.
+        ids: that may train.
+        seed: of the fifth.
+
+    Returns:
+        Ids that train, and ids that choose.
+    """
+    if ground.splits.valid:
+        return tuple(ids), ground.splits.valid
+    (folds,) = cross_validation_folds(ground.dataset, ids, seed=seed, groups=ground.splits.groups, num_folds=VALID_FOLDS)
+    valid = tuple(id_ for id_, fold in zip(ids, folds, strict=True) if fold == 0)
+    return tuple(id_ for id_, fold in zip(ids, folds, strict=True) if fold != 0), valid
+
+
+def train_from_floor(
+    prepared: Prepared,
+    floor_plan: FloorPlan,
+    labels: tuple[str, ...],
+    ids: Sequence[str],
+    **how: Any,  # noqa: ANN401 - as `train`
+) -> Trained:
+    """Find the floor of some items, less those that epochs and interpolation are chosen on, and train on from it.
+
+    Args:
+        prepared: the strategy.
+        floor_plan: how the floor is sought.
+        labels: K labels, in order.
+        ids: of the items that may be learned from.
+        **how: callbacks and checkpoint of `train`.
+
+    Returns:
+        The trained network.
+    """
+    ground = prepared.ground
+    learning, valid = split_off_valid(ground, ids, floor_plan.seed)
+    floor = find_floor(ground.table, ground.dataset, replace(ground.splits, train=learning), labels, floor_plan)
+    return train(prepared, floor, learning, valid, **how)
+
+
+def train(
+    prepared: Prepared,
+    floor: Floor,
+    train_ids: Sequence[str],
+    valid_ids: Sequence[str],
+    *,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: Checkpoint | None = None,
+) -> Trained:
+    """Train a strategy's network from a floor's head on, and choose how far to go from there.
+
+    Args:
+        prepared: the strategy.
+        floor: fitted on `train_ids`, and so no judge's favourite.
+        train_ids: what is learned from.
+        valid_ids: what epochs and interpolation are chosen on.
+        callbacks: told of every step.
+        checkpoint: where to keep the state, if anywhere.
+
+    Returns:
+        The trained network.
+    """
+    task, plan = prepared.ground.dataset.task, prepared.plan
+    network = build_network(prepared, floor, train_ids)
+    sets = [_training_set(prepared, floor, ids) for ids in (train_ids, valid_ids)]
+    start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    outcome = tune(network, *sets, task=task, plan=plan, callbacks=callbacks, checkpoint=checkpoint)
+    losses = {}
+    for share in dict.fromkeys((0.0, *plan.interpolations)):
+        network.load_state_dict(interpolated(start, outcome.weights, share))
+        losses[share] = mean_loss(network, sets[1], task)
+    best = min(plan.interpolations, key=lambda share: losses[share])
+    network.load_state_dict(interpolated(start, outcome.weights, best))
+    return Trained(
+        network=network,
+        outcome=outcome,
+        start=floor,
+        share=best,
+        valid_ids=tuple(valid_ids),
+        valid_loss=losses[best],
+        start_loss=losses[0.0],
+    )
+
+
+def build_network(prepared: Prepared, floor: Floor, ids: Sequence[str]) -> TunableNetwork:
+    """The network as training begins: the source's tail, and the floor's head with its temperature.
+
+    Args:
+        prepared: the strategy.
+        floor: whose head it is.
+        ids: of the items that train.
+    """
+    table, plan = prepared.ground.table, prepared.plan
+    head = TrainedHead.from_exact(table.features(floor.block, ids), floor.head, floor.calibration.temperatures)
+    tail = copy.deepcopy(prepared.tail)
+    if plan.strategy == "lora":
+        adapt_linear_layers(tail, plan, prepared.ground.backbone.info.name)
+    columns = table.spec.columns(floor.block)
+    network = TunableNetwork(tail, head, columns=columns, norm_statistics=plan.norm_statistics)
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def _training_set(prepared: Prepared, floor: Floor, ids: Sequence[str]) -> TrainingSet:
+    dataset = prepared.ground.dataset
+    targets = encode_targets(dataset, ids, floor.labels)
+    weights = None
+    if prepared.plan.balance != "none" and dataset.task == "single":
+        weights = balanced_class_weights(targets, len(floor.labels))
+    return TrainingSet(inputs=prepared.inputs, ids=tuple(ids), targets=targets, class_weights=weights)
+
+
+def scores_of(network: TunableNetwork, inputs: Inputs, ids: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+    """A network's scores of some items as they are: (N, K) float64."""
+    device = make_accelerator().device
+    network.to(device).eval()
+    batches = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
+    with torch.no_grad():
+        loaded = ordered_map(lambda few: inputs.load(few, None), batches, num_workers=1)
+        parts = [network(*(torch.from_numpy(part).to(device) for part in batch)).float().cpu().numpy() for batch in loaded]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def mean_loss(network: TunableNetwork, items: TrainingSet, task: Task) -> float:
+    """The mean loss of a network on some items, by which weights are chosen."""
+    scores = torch.from_numpy(scores_of(network, items.inputs, items.ids))
+    targets = torch.from_numpy(items.targets if task == "single" else items.targets.astype(np.float64))
+    return float(make_loss(task)(scores, targets).mean())
+
+
+def answers_of(scores: np.ndarray, task: Task) -> np.ndarray:
+    """What scores say: probabilities, or the values themselves."""
+    match task:
+        case "single":
+            return softmax(scores)
+        case "multi":
+            return sigmoid(scores)
+        case "value":
+            return scores
+
+
+def changed_tensors(prepared: Prepared, trained: Trained) -> dict[str, torch.Tensor]:
+    """The tensors of the backbone that training changed, by the backbone's own names.
+
+    Args:
+        prepared: with the source's tail.
+        trained: the network.
+    """
+    tail = trained.network.tail
+    if tail is None:
+        return {}
+    if prepared.plan.strategy == "lora":
+        merge_adapters(tail)
+    source = prepared.tail.network.state_dict()
+    return {
+        name.removeprefix("network.") if prepared.ground.backbone.traced is None else name: tensor.cpu().contiguous()
+        for name, tensor in tail.network.state_dict().items()
+        if not torch.equal(tensor.cpu(), source[name])
+    }

@@ -1,0 +1,1 @@
+"""Training the tail and the head, from the exact head on."""

@@ -1,0 +1,1 @@
+"""Callbacks: told of every step of a training, and able to steer it."""

@@ -1,0 +1,76 @@
+"""Where a training's batches come from: states at a cut out of the store, pixels, or features in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from headstart.features.extract import PLAIN
+from headstart.features.states import StateReader
+from headstart.preprocess.image import ImagePreprocess
+from headstart.records import Sample
+from headstart.tuning.augment import Augmentation
+
+Batch = tuple[np.ndarray, np.ndarray]
+"""State (B, …) float32 and pooled features (B, P) float32, as a `TunableNetwork` takes them."""
+
+
+class Inputs(Protocol):
+    """Gives any items' inputs, in any order, from any thread."""
+
+    def load(self, ids: Sequence[str], view: int | None) -> Batch:
+        """Load some items.
+
+        Args:
+            ids: B of them.
+            view: the number of an augmented view; None for the items as they are.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateInputs:
+    """States at an inner cut."""
+
+    reader: StateReader
+    views: tuple[str, ...]
+
+    def load(self, ids: Sequence[str], view: int | None) -> Batch:
+        """States of some items, from the store or computed again."""
+        return self.reader.load(ids, PLAIN if view is None else self.views[view])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelInputs:
+    """Pixels, for a network that trains as a whole; decoded and augmented anew each time."""
+
+    preprocess: ImagePreprocess
+    samples: Mapping[str, Sample]
+    digests: Mapping[str, bytes]
+    augmentation: Augmentation | None
+    views: tuple[str, ...]
+
+    def load(self, ids: Sequence[str], view: int | None) -> Batch:
+        """Preprocessed pictures."""
+        pixels = [self.preprocess.pixels(self.samples[id_].item, name=id_) for id_ in ids]
+        if view is not None and self.augmentation is not None:
+            seen = zip(pixels, ids, strict=True)
+            pixels = [self.augmentation(few, self.digests[id_], self.views[view]) for few, id_ in seen]
+        return self.preprocess.normalise(np.stack(pixels)), np.empty((len(ids), 0), np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureInputs:
+    """Features in memory, for a head that is trained alone."""
+
+    features: np.ndarray
+    """(N, D) float32."""
+    rows: Mapping[str, int]
+
+    def load(self, ids: Sequence[str], view: int | None) -> Batch:
+        """Rows of the features; they have no views."""
+        rows = self.features[[self.rows[id_] for id_ in ids]]
+        return np.empty((len(ids), 0), np.float32), rows
