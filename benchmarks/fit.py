@@ -51,7 +51,7 @@ def main() -> None:
 def run_own(split: Path, scratch: Path, num_items: int, *, number: int) -> dict[str, Any]:
     """One cold fit, two warm ones, and the bare forward pass of as many images."""
     cache, out = scratch / f"cache-{number}", scratch / f"model-{number}.hs"
-    command = [HEADSTART, "fit", split, "--out", out, "--json"]
+    command = [HEADSTART, "fit", split, "--strategy", "extract", "--out", out, "--json"]
     say(f"fit from an empty cache, round {number}")
     cold = run_timed(command, HEADSTART_CACHE=str(cache))
     compiled = next((cache / "compiled").glob("*/prefix.onnx"))
@@ -116,7 +116,18 @@ def fastai_python() -> tuple[Path | None, str]:
 def run_watched(split: Path, scratch: Path, cache: Path) -> dict[str, Any]:
     """A warm fit whose loaded modules are looked at."""
     told = scratch / "watched.json"
-    command = [sys.executable, HERE / "watched.py", told, "fit", split, "--out", scratch / "watched.hs", "--json"]
+    command = [
+        sys.executable,
+        HERE / "watched.py",
+        told,
+        "fit",
+        split,
+        "--strategy",
+        "extract",
+        "--out",
+        scratch / "watched.hs",
+        "--json",
+    ]
     run_timed(command, HEADSTART_CACHE=str(cache))
     return json.loads(told.read_text(encoding="utf-8"))
 
@@ -126,7 +137,9 @@ def run_folds(folder: Path, scratch: Path, cache: Path) -> dict[str, Any]:
     rows = []
     for number, split in enumerate(measure.prepare_folds(folder, NUM_FOLDS)):
         out = scratch / f"fold-{number}.hs"
-        summary = run_timed([HEADSTART, "fit", split, "--out", out, "--json"], HEADSTART_CACHE=str(cache)).told
+        summary = run_timed(
+            [HEADSTART, "fit", split, "--strategy", "extract", "--out", out, "--json"], HEADSTART_CACHE=str(cache)
+        ).told
         without = json.loads((out / "report.json").read_text(encoding="utf-8"))["evaluation"].get("without_leaks")
         rows.append({**keep_numbers(summary), "without_leaks": without})
         say(f"fold {number}: accuracy {summary['test']['accuracy']:.3f} of {summary['counts']['test']}")

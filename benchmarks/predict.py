@@ -28,7 +28,7 @@ def main() -> None:
     with measure.scratch_folder() as scratch:
         artifact, cache = scratch / "stamps.hs", str(scratch / "cache")
         say("fitting the model to predict with")
-        run_timed([HEADSTART, "fit", split, "--out", artifact, "--json"], HEADSTART_CACHE=cache)
+        run_timed([HEADSTART, "fit", split, "--strategy", "extract", "--out", artifact, "--json"], HEADSTART_CACHE=cache)
         seconds = time_both(artifact, picture, repeats, cache)
         told = scratch / "watched.json"
         run_timed([sys.executable, HERE / "watched.py", told, "predict", artifact, picture, "--json"], HEADSTART_CACHE=cache)

@@ -46,7 +46,7 @@ def run_round(folder: Path, num_new: int, number: int) -> dict[str, Any]:
         data, cache = scratch / "stamps", str(scratch / "cache")
         shutil.copytree(folder, data)
         old = sorted(data.glob("*/*.jpg"))
-        command = [HEADSTART, "fit", data, "--out", scratch / "model.hs", "--json"]
+        command = [HEADSTART, "fit", data, "--strategy", "extract", "--out", scratch / "model.hs", "--json"]
         sides: dict[str, Any] = {}
         for side in ("first", "again"):
             if side == "again":
