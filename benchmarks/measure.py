@@ -72,8 +72,8 @@ def at_most(name: str, measured: float | None, bound: float) -> Target:
     return Target(name=name, wanted=f"<= {bound:g}", measured=measured, met=None if measured is None else measured <= bound)
 
 
-def exactly(name: str, measured: float, wanted: float) -> Target:
-    return Target(name=name, wanted=f"= {wanted:g}", measured=measured, met=measured == wanted)
+def exactly(name: str, measured: float | None, wanted: float) -> Target:
+    return Target(name=name, wanted=f"= {wanted:g}", measured=measured, met=None if measured is None else measured == wanted)
 
 
 def read_options(description: str | None, extend: Callable[[argparse.ArgumentParser], object] | None = None) -> Any:

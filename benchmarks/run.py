@@ -1,6 +1,6 @@
 """Every benchmark in order, then one table of what was to be reached: python benchmarks/run.py [--only NAME ...] [--quick].
 
-What `make bench` runs. On two cores at rest the whole takes about 50 minutes; --quick takes a few, and only shows that the
+What `make bench` runs. On two cores at rest the whole takes about two hours; --quick takes a few, and only shows that the
 benchmarks work. The table goes to benchmarks/results/README.md too. Exits with 1 if a benchmark fails or a target is missed.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from measure import HERE, RESULTS, WORDS, WORK, at_least, at_most, clean_environment, describe, say
 
-NAMES = ("predict", "refit", "features", "fit", "heads", "memory")
+NAMES = ("predict", "refit", "features", "fit", "tuning", "heads", "memory")
 # heads.py keeps a layout of its own, by case, and knows no quick run.
 HEADS_TIMES_FASTER = {"ridge-5000": 4, "logistic-643": 20, "logistic-5000": 3}
 HEADS_EQUAL_LOG_LOSS = 1e-3

@@ -30,7 +30,7 @@ def main() -> int:
     print(f"{write_digits(FOLDER)} digits written to {FOLDER}/")
     command = Path(sys.executable).parent / "headstart"
     for arguments in (
-        ["fit", str(FOLDER), "--out", str(ARTIFACT)],
+        ["fit", str(FOLDER), "--strategy", "extract", "--out", str(ARTIFACT)],
         ["predict", str(ARTIFACT), *(str(next((FOLDER / label).iterdir())) for label in "037")],
     ):
         print(f"\n$ headstart {' '.join(arguments)}", flush=True)

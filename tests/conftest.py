@@ -98,7 +98,7 @@ def artifact(pictures, tmp_path_factory):
     from headstart import fit
 
     folder = tmp_path_factory.mktemp("models") / "pictures.hs"
-    fit(pictures, out=folder)
+    fit(pictures, out=folder, strategy="extract")
     return folder
 
 

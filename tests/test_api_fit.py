@@ -12,6 +12,7 @@ import pytest
 from PIL import ImageOps
 
 import headstart
+from exact import solve
 from headstart.errors import DataError, SettingError
 from headstart.records import Dataset, Sample
 
@@ -79,7 +80,7 @@ def test_every_class_is_tested_in_its_share(artifact):
 def test_the_data_s_own_split_is_kept(draw_folder, tmp_path):
     draw_folder(tmp_path / "data" / "train", per_class=10)
     draw_folder(tmp_path / "data" / "test", per_class=3, first=10)
-    model = headstart.fit(tmp_path / "data")
+    model = solve(tmp_path / "data")
     assert model.report.content["data"]["split"] == "the data's own test split"
     assert summary_of(model)["counts"]["test"] == 12
     assert all(side == name.split("/")[0] for name, side in side_of(model.folder).items())
@@ -88,7 +89,7 @@ def test_the_data_s_own_split_is_kept(draw_folder, tmp_path):
 def test_a_second_source_is_the_test_split(draw_folder, tmp_path):
     draw_folder(tmp_path / "data", per_class=10)
     draw_folder(tmp_path / "other", per_class=3, first=10)
-    model = headstart.fit(tmp_path / "data", test=tmp_path / "other")
+    model = solve(tmp_path / "data", test=tmp_path / "other")
     assert summary_of(model)["counts"] == {"train": 40, "test": 12, "unreadable": 0, "duplicate_groups": 0}
     assert all((side == "test") == name.startswith("test/") for name, side in side_of(model.folder).items())
 
@@ -96,7 +97,7 @@ def test_a_second_source_is_the_test_split(draw_folder, tmp_path):
 def test_groups_of_a_table_stay_on_one_side(pictures, tmp_path):
     rows = [(path, label, f"patient {int(path.stem) // 3}") for path, label in labelled(pictures)]
     table = write_table(tmp_path / "table.csv", rows, ["path", "label", "patient"])
-    model = headstart.fit(table, group_column="patient")
+    model = solve(table, group_column="patient")
     sides = {}
     for row in splits_of(model.folder):
         sides.setdefault(row["group"], set()).add(row["split"])
@@ -112,7 +113,7 @@ def test_groups_across_the_data_s_own_split_are_told(pictures, tmp_path):
         for path, label in labelled(pictures)
     ]
     table = write_table(tmp_path / "table.csv", rows, ["path", "label", "group", "split"])
-    (warning,) = summary_of(headstart.fit(table))["warnings"]
+    (warning,) = summary_of(solve(table))["warnings"]
     assert "6 groups of the group column lie on both sides of the data's own split" in warning
     assert "24 held-out items are akin to items in training" in warning
 
@@ -121,7 +122,7 @@ def test_a_zip_of_a_folder(pictures, tmp_path):
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         for path, label in labelled(pictures):
             archive.write(path, f"pictures/{label}/{path.name}")
-    model = headstart.fit(tmp_path / "data.zip")
+    model = solve(tmp_path / "data.zip")
     assert model.report.content["data"]["source"] == "archive data.zip"
     assert summary_of(model)["counts"]["train"] == 96
     assert summary_of(model)["cache"]["hits"] == 120  # the same content is never computed twice, wherever it lies
@@ -131,9 +132,9 @@ def test_pairs_arrays_and_frames_are_the_same_data(drawn):
     pixels = np.stack([np.asarray(picture.resize((64, 64))) for picture, _ in drawn])
     labels = [label for _, label in drawn]
     fits = [
-        headstart.fit(list(zip(pixels, labels, strict=True))),
-        headstart.fit((pixels, np.array(labels))),
-        headstart.fit(pandas.DataFrame({"image": list(pixels), "label": labels})),
+        solve(list(zip(pixels, labels, strict=True))),
+        solve((pixels, np.array(labels))),
+        solve(pandas.DataFrame({"image": list(pixels), "label": labels})),
     ]
     assert [summary_of(fit)["cache"]["misses"] for fit in fits] == [60, 0, 0]
     heads = {(fit.folder / "head.safetensors").read_bytes() for fit in fits}
@@ -142,7 +143,7 @@ def test_pairs_arrays_and_frames_are_the_same_data(drawn):
 
 
 def test_pictures_in_memory_are_predicted_as_in_files(drawn, tmp_path):
-    model = headstart.fit(drawn)
+    model = solve(drawn)
     picture, label = drawn[0]
     picture.save(tmp_path / "picture.png")
     in_memory, in_file = model.predict([picture, tmp_path / "picture.png"])
@@ -153,7 +154,7 @@ def test_pictures_in_memory_are_predicted_as_in_files(drawn, tmp_path):
 def test_a_dataset_that_was_read_before(pictures):
     samples = tuple(Sample(id=f"{label}/{path.stem}", item=path, labels=(label,)) for path, label in labelled(pictures))
     dataset = Dataset(samples=samples, labels=CLASSES, task="single", modality="image", source="my own reader")
-    model = headstart.fit(dataset)
+    model = solve(dataset)
     assert model.report.content["data"]["source"] == "my own reader"
     assert set(side_of(model.folder)) == {sample.id for sample in samples}
 
@@ -161,7 +162,7 @@ def test_a_dataset_that_was_read_before(pictures):
 def test_a_multi_label_table(pictures, tmp_path):
     words = {"blobs": "soft", "checks": "straight|regular", "rings": "round|regular", "stripes": "straight|regular"}
     rows = [(path, words[label]) for path, label in labelled(pictures)]
-    model = headstart.fit(write_table(tmp_path / "table.csv", rows, ["path", "label"]), out=tmp_path / "multi.hs")
+    model = solve(write_table(tmp_path / "table.csv", rows, ["path", "label"]), out=tmp_path / "multi.hs")
     summary = summary_of(model)
     assert (summary["task"], summary["labels"]) == ("multi", ["regular", "round", "soft", "straight"])
     names = ("macro_f1", "micro_f1", "mean_average_precision")
@@ -178,7 +179,7 @@ def test_a_multi_label_table(pictures, tmp_path):
 def test_items_without_a_label_are_none_of_them(draw):
     pairs = [(draw("rings", number), ["round"]) for number in range(26)]
     pairs += [(draw("stripes", number), []) for number in range(26)]
-    model = headstart.fit(pairs, task="multi")
+    model = solve(pairs, task="multi")
     assert model.predict(draw("rings", 40))[0].labels == ("round",)
     assert model.predict(draw("stripes", 40))[0].labels == ()
 
@@ -191,7 +192,7 @@ def test_a_value_task(draw):
         level = number / 60
         return picture.point([int(value * (0.2 + 0.8 * level)) for value in range(256)] * 3), 10 + 5 * level
 
-    model = headstart.fit([pair(number) for number in range(60)], task="value")
+    model = solve([pair(number) for number in range(60)], task="value")
     summary = summary_of(model)
     assert list(summary["test"]) == ["mae", "mae_ci95", "rmse", "rmse_ci95", "r2", "r2_ci95"]
     assert (summary["task"], summary["labels"], summary["majority_accuracy"]) == ("value", [], None)
@@ -210,7 +211,7 @@ def test_a_value_task(draw):
 
 def test_fewer_than_fifty_items_are_cross_validated_and_the_report_says_so(drawn):
     few = drawn[::2]
-    model = headstart.fit(few)
+    model = solve(few)
     content = model.report.content
     assert summary_of(model)["counts"] == {"train": 30, "test": 0, "unreadable": 0, "duplicate_groups": 0}
     assert content["data"]["split"] == "cross-validation: only 30 samples, fewer than 50"
@@ -224,20 +225,20 @@ def test_fewer_than_fifty_items_are_cross_validated_and_the_report_says_so(drawn
 
 
 def test_four_items_are_enough(drawn):
-    model = headstart.fit([drawn[0], drawn[1], drawn[15], drawn[16]])
+    model = solve([drawn[0], drawn[1], drawn[15], drawn[16]])
     assert model.report.content["evaluation"]["basis"].startswith("4-fold cross-validation, repeated 5 times over 4 items")
 
 
 def test_values_of_a_few_items_are_cross_validated(drawn):
-    model = headstart.fit([(picture, float(number)) for number, (picture, _) in enumerate(drawn[:10])], task="value")
+    model = solve([(picture, float(number)) for number, (picture, _) in enumerate(drawn[:10])], task="value")
     assert model.report.content["evaluation"]["basis"].startswith("5-fold cross-validation, repeated 5 times over 10 items")
     with pytest.raises(DataError, match="only 2 items to learn values from"):
-        headstart.fit([(drawn[0][0], 1.0), (drawn[1][0], 2.5)], task="value")
+        solve([(drawn[0][0], 1.0), (drawn[1][0], 2.5)], task="value")
 
 
 def test_rare_classes_never_break_the_split(drawn, draw):
     """A class of three among enough others: cross-validation, and the class is named."""
-    model = headstart.fit([*drawn[:48], *((draw("blobs", number), "blobs") for number in range(15, 20))])
+    model = solve([*drawn[:48], *((draw("blobs", number), "blobs") for number in range(15, 20))])
     content = model.report.content
     assert content["data"]["split"] == "cross-validation: 1 class with fewer than 5 samples: 'stripes' (3)"
     assert any("'stripes' (3)" in warning and "cross-validated" in warning for warning in summary_of(model)["warnings"])
@@ -247,7 +248,7 @@ def test_rare_classes_never_break_the_split(drawn, draw):
 
 def test_a_class_of_one_sample_is_an_error_that_says_what_to_do(drawn, tmp_path):
     with pytest.raises(DataError) as error:
-        headstart.fit(drawn[:46], out=tmp_path / "out.hs")
+        solve(drawn[:46], out=tmp_path / "out.hs")
     assert error.value.what == "1 class with one sample only: 'stripes'."
     assert "at least two samples in every class" in error.value.expected
     assert "add at least one more sample" in error.value.mend and "--merge-labels" in error.value.mend
@@ -255,14 +256,14 @@ def test_a_class_of_one_sample_is_an_error_that_says_what_to_do(drawn, tmp_path)
 
 
 def test_merging_mends_a_class_of_one(drawn):
-    model = headstart.fit(drawn[:46], merge_labels={"stripes": "rings"})
+    model = solve(drawn[:46], merge_labels={"stripes": "rings"})
     assert model.labels == ("blobs", "checks", "rings")
 
 
 def test_data_in_which_nothing_can_be_held_out_say_so(drawn):
     one, other = drawn[0][0], drawn[15][0]
     with pytest.raises(DataError, match="nothing can be held out of the 60 items"):
-        headstart.fit([(one, "a")] * 30 + [(other, "b")] * 30)
+        solve([(one, "a")] * 30 + [(other, "b")] * 30)
 
 
 def test_duplicates_stay_on_one_side(pictures, tmp_path):
@@ -272,7 +273,7 @@ def test_duplicates_stay_on_one_side(pictures, tmp_path):
         for number in range(1, 30, 5):
             kind = "jpg" if number % 3 else "png"
             shutil.copy(data / label / f"{number}.{kind}", data / label / f"copy of {number}.{kind}")
-    model = headstart.fit(data)
+    model = solve(data)
     summary, sides = summary_of(model), side_of(model.folder)
     assert summary["counts"]["duplicate_groups"] >= 24
     assert any("24 groups of exact copies" in warning for warning in summary["warnings"])
@@ -287,7 +288,7 @@ def test_near_duplicates_stay_on_one_side(pictures, draw, tmp_path):
     for label in CLASSES:
         for number in range(0, 30, 3):
             draw(label, number).save(data / label / f"anew {number}.jpg", quality=92)
-    model = headstart.fit(data)
+    model = solve(data)
     sides = side_of(model.folder)
     (finding,) = (each for each in model.report.content["data"]["findings"] if each["kind"] == "near_duplicate")
     assert "0.85" in finding["message"]
@@ -314,7 +315,7 @@ def leaking(pictures, tmp_path_factory):
             # Half of the honest test items are mislabelled, so that the leak shows in the score.
             rows.append((path, label if number % 2 else "blobs", "test"))
     table = write_table(folder / "table.csv", rows, ["path", "label", "split"])
-    return headstart.fit(table, out=folder / "leak.hs")
+    return solve(table, out=folder / "leak.hs")
 
 
 def test_a_split_that_leaks_is_reported_with_both_scores(leaking):
@@ -341,7 +342,7 @@ def test_the_score_without_leaks_is_that_of_the_other_items(leaking):
 def test_shuffled_labels_are_no_better_than_chance_and_the_model_knows(pictures):
     paths, labels = zip(*labelled(pictures), strict=True)
     shuffled = np.random.default_rng(0).permutation(labels).tolist()
-    model = headstart.fit(list(zip(paths, shuffled, strict=True)))
+    model = solve(list(zip(paths, shuffled, strict=True)))
     summary = summary_of(model)
     (warning,) = summary["warnings"]
     assert warning.startswith("no better than always answering") and "check preprocessing and labels" in warning
@@ -378,7 +379,7 @@ def test_ten_does_not_sort_before_two(pictures, draw, tmp_path):
     names = {"10": "rings", "2": "checks", "1": "blobs"}
     for number, label in names.items():
         shutil.copytree(pictures / label, tmp_path / "data" / number)
-    model = headstart.fit(tmp_path / "data", out=tmp_path / "out.hs")
+    model = solve(tmp_path / "data", out=tmp_path / "out.hs")
     assert model.labels == ("1", "2", "10")
     assert json.loads((tmp_path / "out.hs" / "headstart.json").read_text())["labels"] == ["1", "2", "10"]
     for number, label in names.items():
@@ -387,7 +388,7 @@ def test_ten_does_not_sort_before_two(pictures, draw, tmp_path):
 
 def test_whole_numbers_are_labels_and_stay_in_order(drawn):
     numbers = {"blobs": 10, "checks": 9, "rings": 2, "stripes": 100}
-    model = headstart.fit([(picture, numbers[label]) for picture, label in drawn])
+    model = solve([(picture, numbers[label]) for picture, label in drawn])
     assert model.labels == ("2", "9", "10", "100")
     assert [model.predict(picture)[0].label for picture, _ in drawn[::15]] == ["10", "9", "2", "100"]
 
@@ -398,15 +399,15 @@ def test_unknown_test_label_is_an_error_that_names_it(draw_folder, draw, tmp_pat
     (tmp_path / "data" / "test" / "spirals").mkdir()
     draw("rings", 90).save(tmp_path / "data" / "test" / "spirals" / "1.png")
     with pytest.raises(DataError, match="1 label of the test split that nothing in train has: 'spirals' \\(1 sample\\)"):
-        headstart.fit(tmp_path / "data")
+        solve(tmp_path / "data")
     with pytest.raises(DataError, match="no item to learn from has: 'spirals' \\(1 item\\)"):
-        headstart.fit(tmp_path / "data" / "train", test=tmp_path / "data" / "test")
+        solve(tmp_path / "data" / "train", test=tmp_path / "data" / "test")
 
 
 def test_a_class_that_is_missing_from_the_test_split_shifts_nothing(draw_folder, tmp_path):
     draw_folder(tmp_path / "data" / "train", per_class=8)
     draw_folder(tmp_path / "data" / "test", per_class=3, first=8, classes=("checks", "stripes"))
-    model = headstart.fit(tmp_path / "data")
+    model = solve(tmp_path / "data")
     assert model.labels == CLASSES
     assert summary_of(model)["test"]["accuracy"] == 1.0
     assert any("in train but not in the test split: 'blobs', 'rings'" in told for told in summary_of(model)["warnings"])
@@ -420,7 +421,7 @@ def test_bad_files_are_listed_by_name_and_nothing_is_substituted(pictures, tmp_p
     (data / "blobs" / "0.png").write_bytes(b"")
     (data / "rings" / "1.jpg").write_bytes((data / "rings" / "2.jpg").read_bytes()[:900])
     (data / "stripes" / "4.jpg").write_text("no picture")
-    model = headstart.fit(data, out=tmp_path / "out.hs")
+    model = solve(data, out=tmp_path / "out.hs")
     summary = summary_of(model)
     assert summary["counts"] == {"train": 93, "test": 24, "unreadable": 3, "duplicate_groups": 0}
     bad = ["blobs/0.png", "rings/1.jpg", "stripes/4.jpg"]
@@ -441,7 +442,7 @@ def test_items_that_vanish_while_they_are_read_are_named(draw_folder, tmp_path):
         for path in gone:
             path.unlink(missing_ok=True)
 
-    model = headstart.fit(data, out=tmp_path / "out.hs", progress=watch)
+    model = solve(data, out=tmp_path / "out.hs", progress=watch)
     assert summary_of(model)["counts"] == {"train": 62, "test": 16, "unreadable": 2, "duplicate_groups": 0}
     (warning,) = summary_of(model)["warnings"]
     assert "stripes/316.jpg (there is no such file)" in warning and "stripes/319.jpg" in warning
@@ -450,7 +451,7 @@ def test_items_that_vanish_while_they_are_read_are_named(draw_folder, tmp_path):
 def test_a_class_that_vanishes_altogether_is_left_out(draw_folder, tmp_path):
     """Whole batches hold nothing to compute then."""
     data = draw_folder(tmp_path / "data", per_class=20, first=330)
-    model = headstart.fit(data, progress=lambda *_: shutil.rmtree(data / "stripes", ignore_errors=True))
+    model = solve(data, progress=lambda *_: shutil.rmtree(data / "stripes", ignore_errors=True))
     assert model.labels == CLASSES[:3]
     assert summary_of(model)["counts"]["unreadable"] == 20
     assert any("1 class with no item that can be read: 'stripes'" in told for told in summary_of(model)["warnings"])
@@ -458,7 +459,7 @@ def test_a_class_that_vanishes_altogether_is_left_out(draw_folder, tmp_path):
 
 def test_items_that_are_not_there_at_all(tmp_path):
     with pytest.raises(DataError, match="none of the 40 items .* exists"):
-        headstart.fit([(tmp_path / "none" / f"{number}.jpg", "ab"[number % 2]) for number in range(40)])
+        solve([(tmp_path / "none" / f"{number}.jpg", "ab"[number % 2]) for number in range(40)])
 
 
 def test_items_that_vanish_after_they_were_read_cost_only_their_pictures(draw_folder, tmp_path):
@@ -469,7 +470,7 @@ def test_items_that_vanish_after_they_were_read_cost_only_their_pictures(draw_fo
         if done == total:
             shutil.rmtree(data, ignore_errors=True)
 
-    model = headstart.fit(data, out=tmp_path / "out.hs", progress=watch)
+    model = solve(data, out=tmp_path / "out.hs", progress=watch)
     assert summary_of(model)["counts"]["test"] == 12
     assert headstart.load(tmp_path / "out.hs").labels == CLASSES
 
@@ -479,11 +480,11 @@ def test_items_that_vanish_after_they_were_read_cost_only_their_pictures(draw_fo
 
 def test_same_seed_same_bytes(pictures, run_python, tmp_path):
     """In this process and in another, whatever the order of sets; another seed gives another split."""
-    code = "import sys, headstart\nheadstart.fit(sys.argv[1], out=sys.argv[2], seed=7)\n"
+    code = "import sys, headstart\nsolve(sys.argv[1], out=sys.argv[2], seed=7)\n"
     process = run_python(code, pictures, tmp_path / "1.hs", PYTHONHASHSEED="12345")
     assert process.returncode == 0, process.stderr
-    headstart.fit(pictures, out=tmp_path / "2.hs", seed=7)
-    headstart.fit(pictures, out=tmp_path / "other.hs", seed=8)
+    solve(pictures, out=tmp_path / "2.hs", seed=7)
+    solve(pictures, out=tmp_path / "other.hs", seed=8)
     for name in ("head.safetensors", "splits.csv", "model.onnx", "selftest.safetensors"):
         contents = {(tmp_path / f"{number}.hs" / name).read_bytes() for number in (1, 2)}
         assert len(contents) == 1, name
@@ -496,7 +497,7 @@ def test_the_split_does_not_depend_on_the_order_of_the_rows(pictures, tmp_path):
     rows = labelled(pictures)
     for name, ordered in (("one", rows), ("other", rows[::-1])):
         write_table(tmp_path / f"{name}.csv", ordered, ["path", "label"])
-    one, other = (headstart.fit(tmp_path / f"{name}.csv") for name in ("one", "other"))
+    one, other = (solve(tmp_path / f"{name}.csv") for name in ("one", "other"))
     assert side_of(one.folder) == side_of(other.folder)
 
 
@@ -510,7 +511,7 @@ def lopsided(draw):
 def test_balance_weights_change_the_head_and_are_recorded(draw):
     pairs = [(draw(label, number), "common") for label in ("blobs", "rings") for number in range(20)]
     pairs += [(draw(label, number), "rare") for label in ("checks", "stripes") for number in range(7)]
-    plain, weighted = (headstart.fit(pairs, balance=balance) for balance in ("none", "weights"))
+    plain, weighted = (solve(pairs, balance=balance) for balance in ("none", "weights"))
     assert (plain.folder / "head.safetensors").read_bytes() != (weighted.folder / "head.safetensors").read_bytes()
     assert choices_of(weighted)["class weights"]["kept"] == "weights"
     assert "class weights" not in choices_of(plain)
@@ -520,7 +521,7 @@ def test_balance_weights_change_the_head_and_are_recorded(draw):
 
 
 def test_balance_auto_asks_the_data_where_one_class_is_ten_times_another(lopsided):
-    model = headstart.fit([*lopsided[:50], *lopsided[-5:]])
+    model = solve([*lopsided[:50], *lopsided[-5:]])
     asked = choices_of(model)["class weights"]
     assert {candidate["name"] for candidate in asked["candidates"]} == {"none", "weights"}
     assert asked["kept"] in {"none", "weights"} and "macro-F1" in asked["reason"]
@@ -533,22 +534,22 @@ def test_balance_weights_are_refused_where_there_are_no_classes(drawn):
         ([(picture, float(len(label))) for picture, label in drawn], "value"),
     ):
         with pytest.raises(SettingError, match=f"balance is 'weights', and the task is {task}"):
-            headstart.fit(pairs, task=task, balance="weights")
+            solve(pairs, task=task, balance="weights")
 
 
 def test_a_budget_asks_for_mirror_images(pictures):
-    model = headstart.fit(pictures, budget="10m")
+    model = solve(pictures, budget="10m")
     asked = choices_of(model)["views"]
     assert [candidate["name"] for candidate in asked["candidates"]] == ["as they are", "with their mirror images"]
     assert asked["kept"] in {candidate["name"] for candidate in asked["candidates"]}
-    assert "views" not in choices_of(headstart.fit(pictures))
-    assert "views" not in choices_of(headstart.fit(pictures, budget="1s"))
+    assert "views" not in choices_of(solve(pictures))
+    assert "views" not in choices_of(solve(pictures, budget="1s"))
 
 
 def test_mirror_images_that_pay_are_in_the_network(pictures, monkeypatch, tmp_path):
     """Then the saved network looks at each picture twice, and says the same of a picture and its mirror image."""
     monkeypatch.setattr("headstart.api.views.better", lambda challenger, holder: (True, "said so"))
-    model = headstart.fit(pictures, budget=600, out=tmp_path / "out.hs")
+    model = solve(pictures, budget=600, out=tmp_path / "out.hs")
     assert choices_of(model)["views"]["kept"] == "with their mirror images"
     assert model.manifest.views == ("", "flip")
     plain = model.preprocess.pixels(pictures / "checks" / "0.png", name="0.png")
@@ -562,7 +563,7 @@ def test_mirror_images_that_pay_are_in_the_network(pictures, monkeypatch, tmp_pa
 
 @pytest.mark.parametrize("geometry", ["crop", "pad", "squash"])
 def test_a_geometry_that_is_asked_for_is_used_and_saved(drawn, geometry):
-    model = headstart.fit(drawn, geometry=geometry)
+    model = solve(drawn, geometry=geometry)
     assert model.preprocess.geometry == model.manifest.preprocess["geometry"] == geometry
     assert choices_of(model)["image geometry"] == {
         "question": "image geometry", "kept": geometry, "reason": "as asked", "candidates": []
@@ -582,7 +583,7 @@ def test_the_options_are_saved_with_the_model(artifact):
 
 
 def test_without_out_the_model_lives_as_long_as_the_object_and_can_be_saved(drawn, tmp_path):
-    model = headstart.fit(drawn)
+    model = solve(drawn)
     place = model.folder
     assert place.is_dir()
     model.save(tmp_path / "kept.hs")
@@ -593,9 +594,9 @@ def test_without_out_the_model_lives_as_long_as_the_object_and_can_be_saved(draw
 
 def test_an_older_model_is_replaced_whole(drawn, tmp_path):
     out = tmp_path / "out.hs"
-    headstart.fit(drawn, out=out)
+    solve(drawn, out=out)
     (out / "logs.txt").write_text("beside the model")
-    model = headstart.fit(drawn, out=out, merge_labels={"checks": "stripes"})
+    model = solve(drawn, out=out, merge_labels={"checks": "stripes"})
     assert model.folder == out
     assert headstart.load(out).labels == ("blobs", "rings", "stripes")
     assert [path.name for path in tmp_path.iterdir()] == ["out.hs"]
@@ -607,7 +608,7 @@ def test_a_link_to_a_model_is_replaced_and_the_model_stays(artifact, drawn, tmp_
     before = (tmp_path / "real.hs" / "headstart.json").read_bytes()
     (tmp_path / "link.hs").symlink_to("real.hs")
     for _ in range(2):
-        headstart.fit(drawn, out=tmp_path / "link.hs", seed=1)
+        solve(drawn, out=tmp_path / "link.hs", seed=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.hs", "real.hs"]
     assert (tmp_path / "real.hs" / "headstart.json").read_bytes() == before
     assert headstart.load(tmp_path / "link.hs").manifest.settings["seed"] == 1
@@ -617,7 +618,7 @@ def test_a_model_beside_the_classes_is_no_class(pictures, tmp_path, monkeypatch)
     shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        model = headstart.fit(".", out="model.hs")
+        model = solve(".", out="model.hs")
         assert model.labels == CLASSES
         assert summary_of(model)["warnings"] == []
 
@@ -626,9 +627,9 @@ def test_an_error_leaves_the_older_model_as_it_is(artifact, drawn, tmp_path):
     out = shutil.copytree(artifact, tmp_path / "out.hs")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(DataError):
-        headstart.fit(drawn[:1], out=out)
+        solve(drawn[:1], out=out)
     with pytest.raises(SettingError):
-        headstart.fit(drawn, out=out, balance="heavy")
+        solve(drawn, out=out, balance="heavy")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out.hs"]
     headstart.load(out)
@@ -646,7 +647,7 @@ def test_what_fails_while_it_moves_into_place_puts_the_older_model_back(artifact
 
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(headstart.HeadstartError, match="cannot be written: No space left on device"):
-        headstart.fit(drawn, out=out, seed=3)
+        solve(drawn, out=out, seed=3)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["out.hs"]
     assert (out / "headstart.json").read_bytes() == before
@@ -680,26 +681,26 @@ def test_what_fails_while_it_moves_into_place_puts_the_older_model_back(artifact
 )
 def test_an_option_that_cannot_be_is_named(tmp_path, option, value, told):
     with pytest.raises(SettingError, match=f"^{told}") as error:
-        headstart.fit(tmp_path / "nothing is read", out=tmp_path / "out.hs", **{option: value})
+        solve(tmp_path / "nothing is read", out=tmp_path / "out.hs", **{option: value})
     assert error.value.expected and error.value.mend
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_nearest_spelling_is_told(tmp_path):
     with pytest.raises(SettingError) as error:
-        headstart.fit(tmp_path, balence="auto")
+        solve(tmp_path, balence="auto")
     assert error.value.mend == "did you mean 'balance'?"
     with pytest.raises(SettingError) as error:
-        headstart.fit(tmp_path, task="singel")
+        solve(tmp_path, task="singel")
     assert error.value.mend == "--task single"
 
 
 def test_numbers_of_numpy_are_numbers(drawn):
-    model = headstart.fit(drawn, seed=np.int64(4))
+    model = solve(drawn, seed=np.int64(4))
     assert model.manifest.settings["seed"] == 4
 
 
 @pytest.mark.parametrize("data", ["", "   "])
 def test_an_empty_path_is_not_the_current_folder(data):
     with pytest.raises(DataError, match="the path of the data is empty"):
-        headstart.fit(data)
+        solve(data)

@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 
 import headstart
+from exact import exactly
 from headstart.cli import main
 from headstart.features.store import info
 
@@ -25,7 +26,7 @@ PROGRAM = str(Path(sys.executable).with_name("headstart"))
 
 def run(*words, cwd=None, before=None, **environment):
     return subprocess.run(
-        [PROGRAM, *map(str, words)], capture_output=True, text=True, timeout=120, check=False, cwd=cwd,
+        [PROGRAM, *map(str, exactly(words))], capture_output=True, text=True, timeout=120, check=False, cwd=cwd,
         env=os.environ | environment, preexec_fn=before, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -34,7 +35,7 @@ def run_here(*words, stdin="", cwd=None, **environment):
     """The same without a process of its own, which is quicker: what it prints and ends with."""
     out, complaint, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
     with (
-        mock.patch.object(sys, "argv", ["headstart", *map(str, words)]),
+        mock.patch.object(sys, "argv", ["headstart", *map(str, exactly(words))]),
         mock.patch.object(sys, "stdin", io.StringIO(stdin)),
         mock.patch.dict(os.environ, environment),
         contextlib.chdir(cwd or "."),
@@ -435,11 +436,11 @@ import os, sys
 import headstart.api.fit, headstart.artifact.graph, headstart.cli.show, headstart.report.page
 import jinja2, matplotlib.backends.backend_svg, threadpoolctl
 from headstart.cli import main
-headstart.fit(sys.argv[1])
+headstart.fit(sys.argv[1], strategy="extract")
 if os.geteuid() == 0:
     os.setegid(65534)
     os.seteuid(65534)
-sys.argv = ["headstart", "fit", *sys.argv[2:]]
+sys.argv = ["headstart", "fit", "--strategy", "extract", *sys.argv[2:]]
 main()
 """
 
@@ -482,7 +483,7 @@ def test_items_that_vanish_during_the_run_are_named(place, artifact, draw_folder
         "door.read_with_findings = read_and_lose\n"
         "from headstart.cli import main\nsys.argv = ['headstart', *sys.argv[1:]]\nmain()\n"
     )
-    command = [sys.executable, "-c", code, "fit", "table.csv", "--out", "out.hs", "--json"]
+    command = [sys.executable, "-c", code, "fit", "table.csv", "--strategy", "extract", "--out", "out.hs", "--json"]
     process = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120, check=False)
     assert (process.returncode, process.stderr) == (0, "")
     summary = json.loads(process.stdout)

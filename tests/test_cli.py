@@ -18,6 +18,7 @@ import pyarrow.parquet
 import pytest
 
 import headstart
+from exact import exactly
 from headstart.cli import main
 from headstart.features.store import info
 
@@ -45,7 +46,7 @@ HOSTILE = ["a,b", "q\"uo'te", "new\nline", "<script>alert(1)</script>", "😀 em
 
 def run(*words, stdin="", cwd=None, **environment):
     return subprocess.run(
-        [PROGRAM, *map(str, words)], input=stdin, capture_output=True, text=True, timeout=120, check=False, cwd=cwd,
+        [PROGRAM, *map(str, exactly(words))], input=stdin, capture_output=True, text=True, timeout=120, check=False, cwd=cwd,
         env=os.environ | environment,
     )  # fmt: skip
 
@@ -54,7 +55,7 @@ def run_here(*words, stdin="", cwd=None, **environment):
     """The same without a process of its own, which is quicker: what it prints and ends with."""
     out, complaint, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
     with (
-        mock.patch.object(sys, "argv", ["headstart", *map(str, words)]),
+        mock.patch.object(sys, "argv", ["headstart", *map(str, exactly(words))]),
         mock.patch.object(sys, "stdin", io.StringIO(stdin)),
         mock.patch.dict(os.environ, environment),
         contextlib.chdir(cwd or "."),
@@ -483,7 +484,7 @@ def stored_items():
 def interrupted(number, words, is_under_way, **environment):
     """Start a command in a session of its own, as a terminal does, and signal it once it is in mid-work."""
     process = subprocess.Popen(
-        [PROGRAM, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        [PROGRAM, *map(str, exactly(words))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=os.environ | environment,
     )  # fmt: skip
     try:

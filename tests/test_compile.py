@@ -391,7 +391,7 @@ def test_two_that_compile_at_once_both_get_it(in_process, empty_cache):
     source = locate(NAME)
     first, second = (compile_prefix(source, image_size=SIDE) for _ in range(2))
     compiling.shutil.rmtree(empty_cache / "compiled")  # as it was before either had ended
-    late = [compiling._start(source, SIDE, empty_cache / "compiled" / "key") for _ in range(2)]
+    late = [compiling._start(source, SIDE, "", empty_cache / "compiled" / "key") for _ in range(2)]
     np.testing.assert_array_equal(late[0].wait()(pixels(1, SIDE)), late[1].wait()(pixels(1, SIDE)))
     assert folders(empty_cache) == ["key"]
     assert not first.cached

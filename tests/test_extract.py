@@ -464,7 +464,7 @@ def test_a_cached_run_needs_no_torch(artifact, pictures, run_python, session_cac
     """The whole of `fit` again, from the cache that the first one filled."""
     code = """
 import sys, headstart
-model = headstart.fit(sys.argv[1])
+model = headstart.fit(sys.argv[1], strategy="extract")
 print(model.report.content["summary"]["cache"]["misses"])
 print(sorted(set(sys.modules) & {"torch", "timm", "torchvision", "onnxscript", "transformers"}))
 """

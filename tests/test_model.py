@@ -79,8 +79,8 @@ def other_tasks(draw, prefix, tmp_path_factory):
         several.append((framed, labels))
     folder = tmp_path_factory.mktemp("tasks")
     return {
-        "value": (fit(values, task="value", geometry="squash", out=folder / "value.hs"), values),
-        "multi": (fit(several, task="multi", geometry="squash", out=folder / "multi.hs"), several),
+        "value": (fit(values, task="value", strategy="extract", geometry="squash", out=folder / "value.hs"), values),
+        "multi": (fit(several, task="multi", strategy="extract", geometry="squash", out=folder / "multi.hs"), several),
     }
 
 
@@ -284,7 +284,7 @@ def test_the_report_in_one_line(model):
 
 
 def test_a_model_kept_nowhere_is_gone_with_its_last_user(pictures):
-    model = fit(pictures)
+    model = fit(pictures, strategy="extract")
     folder = model.folder
     assert (folder / "headstart.json").is_file()
     assert isinstance(model, Model)

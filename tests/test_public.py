@@ -109,7 +109,7 @@ def test_predicting_from_python_loads_no_training_code(run_python, artifact, pic
 
 def test_a_warm_fit_loads_neither_torch_nor_scipy(run_python, artifact, pictures, tmp_path):
     packages = "torch,torchvision,timm,sklearn,scipy,onnxscript,transformers,pandas,polars,datasets"
-    process = run_python(COMMAND, packages, "fit", pictures, "--out", tmp_path / "again.hs", "--json")
+    process = run_python(COMMAND, packages, "fit", pictures, "--strategy", "extract", "--out", tmp_path / "again.hs", "--json")
     assert told_by(process) == {"code": 0, "loaded": []}
     assert json.loads(process.stdout)["cache"] == {"hits": 120, "misses": 0}
 
@@ -141,7 +141,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(run_python
 
 
 def test_the_network_is_never_asked_for_what_is_at_hand(run_python, artifact, pictures, tmp_path):
-    process = run_python(WITHOUT_NETWORK, "fit", pictures, "--out", tmp_path / "again.hs", "--quiet")
+    process = run_python(WITHOUT_NETWORK, "fit", pictures, "--strategy", "extract", "--out", tmp_path / "again.hs", "--quiet")
     assert (process.returncode, process.stderr) == (0, "")
     process = run_python(WITHOUT_NETWORK, "predict", tmp_path / "again.hs", pictures / "blobs" / "0.png", "--format", "csv")
     assert (process.returncode, process.stderr) == (0, "")

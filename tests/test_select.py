@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import headstart
+from exact import solve
 from headstart.data.targets import encode_targets
 from headstart.features import FeatureTable
 from headstart.features.extract import extract
@@ -251,7 +251,7 @@ def fitted_wide(wide, prefix, tmp_path_factory):
         return sum(entry.items for entry in info(cache_root()))
 
     before = stored()
-    model = headstart.fit(wide, out=tmp_path_factory.mktemp("wide") / "wide.hs")
+    model = solve(wide, out=tmp_path_factory.mktemp("wide") / "wide.hs")
     return model, stored() - before
 
 

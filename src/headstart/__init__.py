@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from headstart.errors import HeadstartError
     from headstart.model.model import Model
     from headstart.records import Dataset, Finding, Prediction, Sample
+    from headstart.tuning.callbacks.base import Callback
 
 _PLACES = {
+    "Callback": "headstart.tuning.callbacks.base",
     "Dataset": "headstart.records",
     "Finding": "headstart.records",
     "HeadstartError": "headstart.errors",
@@ -31,7 +33,11 @@ _PLACES = {
     "load": "headstart.artifact.store",
 }
 
+# Modules that `import headstart` alone gives access to.
+_MODULES = ("callbacks",)
+
 __all__ = [
+    "Callback",
     "Dataset",
     "Finding",
     "HeadstartError",
@@ -49,6 +55,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
     if name in _PLACES:
         return getattr(import_module(_PLACES[name]), name)
+    if name in _MODULES:
+        return import_module(f"headstart.{name}")
     raise AttributeError(f"module 'headstart' has no attribute {name!r}")
 
 

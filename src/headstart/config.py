@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass, fields
 from operator import index
-from typing import Any, SupportsFloat, SupportsIndex, get_args
+from typing import Any, SupportsFloat, SupportsIndex, TypeGuard, get_args
 
 from headstart.errors import SettingError
 from headstart.records import Modality, Task
@@ -16,7 +16,10 @@ MODALITIES = ("auto", *get_args(Modality))
 TASKS = ("auto", *get_args(Task))
 STRATEGIES = ("auto", "extract", "full", "lora")
 BALANCES = ("auto", "weights", "none")
-HEADS = ("auto", "linear")
+HEADS = ("auto", "linear", "mlp")
+# As the field's recipe for chest CT has it: two hidden layers of 512, dropout 0.3 behind each.
+HIDDEN, DROPOUT = (512, 512), 0.3
+MOST_HIDDEN = 65_536
 GEOMETRIES = ("auto", "crop", "pad", "squash")
 _CHOICES = {
     "modality": MODALITIES,
@@ -28,6 +31,8 @@ _CHOICES = {
 _WHOLE = ("seed", "image_size", "epochs", "batch_size")
 _KINDS = dict.fromkeys(_WHOLE, "a whole number") | {
     "learning_rate": "a number",
+    "dropout": "a number",
+    "hidden": "a tuple of whole numbers, as (512, 512)",
     "resume": "True or False",
     "merge_labels": "a dict of found to used",
 }
@@ -49,6 +54,11 @@ class FitSettings:
     balance: str = "auto"
     """Whether classes weigh alike: 'weights', 'none', or 'auto', which asks the data where one class is ten times another."""
     head: str = "auto"
+    """'linear' is solved exactly, as is 'auto'; 'mlp' has hidden layers and is trained."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers of head 'mlp'; None for (512, 512)."""
+    dropout: float | None = None
+    """Behind each of them, in [0, 1); None for 0.3."""
     geometry: str = "auto"
     """How pictures become square: 'auto' asks cross-validation on a part of the data."""
     image_size: int | None = None
@@ -74,6 +84,7 @@ class FitSettings:
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
         self._check_strategy()
+        self._check_head()
         self._check_numbers()
         if self.image_size is not None and not 32 <= self.image_size <= 1024:
             raise SettingError(
@@ -94,6 +105,37 @@ class FitSettings:
             expected=f"one of {', '.join(STRATEGIES)}, or last:K for the last K blocks, K from 1.",
             mend=f"--strategy {near[0] if near else 'auto'}",
         )
+
+    def _check_head(self) -> None:
+        for name, value in (("hidden", self.hidden), ("dropout", self.dropout)):
+            if value is not None and self.head != "mlp":
+                raise SettingError(
+                    f"{name} is {value!r}, and head is {self.head!r}.",
+                    expected="head 'mlp', the one with hidden layers.",
+                    mend=f"--head mlp, or leave {name} out.",
+                )
+        if self.hidden is not None and not (self.hidden and all(1 <= width <= MOST_HIDDEN for width in self.hidden)):
+            raise SettingError(
+                f"hidden is {self.hidden!r}.",
+                expected=f"one width or more, each from 1 to {MOST_HIDDEN:,}.",
+                mend=f"leave hidden out for {HIDDEN}.",
+            )
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise SettingError(
+                f"dropout is {self.dropout!r}.",
+                expected="a number in [0, 1).",
+                mend=f"leave dropout out for {DROPOUT}.",
+            )
+
+    @property
+    def hidden_layers(self) -> tuple[int, ...]:
+        """Widths of the head's hidden layers; none for a linear head."""
+        return (self.hidden or HIDDEN) if self.head == "mlp" else ()
+
+    @property
+    def head_dropout(self) -> float:
+        """Behind each hidden layer."""
+        return 0.0 if self.head != "mlp" else DROPOUT if self.dropout is None else self.dropout
 
     def _check_numbers(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -157,11 +199,13 @@ def _typed(name: str, value: Any) -> Any:  # noqa: ANN401 - from Python an optio
             return tuple(value.items())
         case "merge_labels" if isinstance(value, tuple):
             return value
-        case "learning_rate" if isinstance(value, SupportsFloat) and not isinstance(value, bool | str):
+        case "hidden" if isinstance(value, tuple | list) and all(_is_whole(width) for width in value):
+            return tuple(index(width) for width in value)
+        case "learning_rate" | "dropout" if isinstance(value, SupportsFloat) and not isinstance(value, bool | str):
             return float(value)
         case "resume" if isinstance(value, bool):
             return value
-        case _ if name in _WHOLE and isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        case _ if name in _WHOLE and _is_whole(value):
             return index(value)
     if isinstance(value, str) and name not in _KINDS:
         return value
@@ -170,6 +214,10 @@ def _typed(name: str, value: Any) -> Any:  # noqa: ANN401 - from Python an optio
         expected=f"{_KINDS.get(name, 'a string')}.",
         mend=f"convert it, or leave {name} out.",
     )
+
+
+def _is_whole(value: object) -> TypeGuard[SupportsIndex]:
+    return isinstance(value, SupportsIndex) and not isinstance(value, bool)
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

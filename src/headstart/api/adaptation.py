@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.backbones import BackboneSource
 from headstart.config import FitSettings
-from headstart.errors import MissingPackageError
+from headstart.errors import MissingPackageError, TuningError
 from headstart.features import FeatureTable
 from headstart.features.device import accelerator
 from headstart.features.prefix import Prefix
@@ -66,6 +66,8 @@ class Adaptation:
     trial: Trial | None = None
     """Out-of-fold answers, where there is no test split to evaluate on."""
     notes: tuple[str, ...] = ()
+    trained_head: dict[str, Any] | None = None
+    """The candidate that the question of the head gains, where a trained head was asked for: name, score and note."""
 
 
 def adapt(
@@ -93,13 +95,18 @@ def adapt(
     """
     settings = bottom.settings
     strategy = check_strategy(settings.strategy, bottom.prefix.spec.info)
-    if strategy == "extract":
+    if settings.resume:
+        _refuse_other_strategy(folder, strategy, settings)
+    hidden_head = settings.head == "mlp" and strategy in {"auto", "extract"}
+    if strategy == "extract" and not hidden_head:
         return floor_kept(bottom, "as asked: the exact head on frozen features")
     facts = _circumstances(bottom)
+    if hidden_head:
+        return _with_hidden_head(bottom, folder, facts, callbacks, progress)
     proposed, why_none = propose(bottom.dataset, bottom.splits, facts) if strategy == "auto" else ((strategy,), "")
     if not proposed:
         return floor_kept(bottom, why_none)
-    missing = next((name for name in ("torch", "accelerate") if importlib.util.find_spec(name) is None), None)
+    missing = _missing_package()
     if missing and strategy == "auto":
         return floor_kept(bottom, f"tuning needs {missing}, which is not installed")
     if missing:
@@ -108,6 +115,48 @@ def adapt(
 
     attempts = Attempts(bottom, folder, facts, callbacks=callbacks, progress=progress)
     return attempts.as_asked(strategy) if strategy != "auto" else attempts.in_turn(proposed)
+
+
+def _with_hidden_head(
+    bottom: Bottom,
+    folder: Path,
+    facts: Circumstances,
+    callbacks: Sequence[Callback],
+    progress: Callable[[str, int, int], None] | None,
+) -> Adaptation:
+    missing = _missing_package()
+    if missing:
+        raise MissingPackageError(missing, extra="train", purpose="training a head with hidden layers")
+    from headstart.api.hidden import with_hidden_head
+
+    return with_hidden_head(bottom, folder, facts, callbacks=callbacks, progress=progress)
+
+
+def _refuse_other_strategy(folder: Path, strategy: str, settings: FitSettings) -> None:
+    """A checkpoint of another strategy would be passed over in silence: each strategy's has a name of its own."""
+    trained = "head" if settings.head == "mlp" and strategy in {"auto", "extract"} else strategy
+    found = sorted(path.stem for path in (folder / CHECKPOINTS).glob("*.pt"))
+    if trained == "auto" or any(name.startswith(checkpoint_name(trained)) for name in found):
+        return
+    raise TuningError(
+        f"the checkpoints in {folder} are of another training: {', '.join(found)}; and the strategy is {strategy}"
+        f"{', with head mlp' if settings.head == 'mlp' else ''}.",
+        expected="the same data, backbone and options as when they were written.",
+        mend="repeat them, or begin again without --resume.",
+    )
+
+
+def checkpoint_name(training: str) -> str:
+    """The name of a training's checkpoint file, without its ending.
+
+    Args:
+        training: a strategy, and the fold it is tried in, if any.
+    """
+    return training.replace(":", "-").replace(" ", "-")
+
+
+def _missing_package() -> str | None:
+    return next((name for name in ("torch", "accelerate") if importlib.util.find_spec(name) is None), None)
 
 
 def floor_kept(bottom: Bottom, reason: str) -> Adaptation:

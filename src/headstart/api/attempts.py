@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +17,27 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from headstart import runtime
-from headstart.api.adaptation import CHECKPOINTS, DECIDED, HISTORY, Adaptation, Bottom, floor_kept
+from headstart.api.adaptation import DECIDED, HISTORY, LOGS, Adaptation, Bottom, floor_kept
+from headstart.api.checkpoints import make_checkpoint
 from headstart.api.views import CAUTIOUS_RATE
 from headstart.api.writing import require_compiled
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.catalog import CHANGES, open_source
+from headstart.backbones.catalog import open_source
+from headstart.backbones.files import CHANGES
 from headstart.data.targets import encode_targets
 from headstart.errors import TuningError
 from headstart.features import compile_prefix, extract
 from headstart.select.floor import calibrate
 from headstart.select.gate import Verdict, hold_gate
+from headstart.select.mirror import mirror_keeps_labels
 from headstart.select.rules import Circumstances, make_plan, with_epochs
 from headstart.select.strategy import Attempt, budget_seconds
 from headstart.select.trials import Trial, fit_in_budget, seconds_an_item, try_strategy
 from headstart.select.tuned import Ground, Prepared, Trained, answers_of, changed_tensors, prepare, scores_of, train_from_floor
 from headstart.tuning.callbacks.base import Callback
 from headstart.tuning.callbacks.logs import CSVLogger, ProgressBar
+from headstart.tuning.callbacks.stopping import kept_epoch
+from headstart.tuning.callbacks.tensor_board import TensorBoard
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.plan import TuningPlan
 
@@ -76,7 +82,8 @@ class Attempts:
                 trial = self._hold_out(prepared, num_folds=5)
             trained = self._train(prepared)
             verdict = trial.verdict if trial else self._on_valid(prepared, trained)
-            attempt = _attempt(prepared, trained, verdict, f"as asked; {verdict.told}", started)
+            ended = kept_epoch(self.callbacks, len(trained.outcome.history))
+            attempt = _attempt(prepared, trained, verdict, f"as asked; {verdict.told}", started, ended)
             return self._take_up(prepared, trained, (attempt,), trial)
 
     def in_turn(self, strategies: Sequence[str]) -> Adaptation:
@@ -95,11 +102,12 @@ class Attempts:
                 reserved = max(reserved, last)
         if not passed:
             return replace(floor_kept(self.bottom, _why_floor(tried)), attempts=tuple(tried))
-        verdict, plan = max(passed, key=lambda found: found[0].tuned_score)
+        verdict, plan = max(passed, key=lambda found: found[0].gain)
         started = time.perf_counter()
         with self._prepare(plan) as prepared:
             trained = self._train(prepared)
-            kept = _attempt(prepared, trained, verdict, verdict.told, started)
+            ended = kept_epoch(self.callbacks, len(trained.outcome.history))
+            kept = _attempt(prepared, trained, verdict, verdict.told, started, ended)
             others = [attempt for attempt in tried if attempt.strategy != plan.strategy]
             spent = next(attempt.seconds for attempt in tried if attempt.strategy == plan.strategy)
             return self._take_up(prepared, trained, (*others, replace(kept, seconds=kept.seconds + spent)), None)
@@ -148,12 +156,14 @@ class Attempts:
     def _hold_out(self, prepared: Prepared, *, num_folds: int) -> Trial:
         names = [f"{prepared.plan.strategy} fold {fold + 1}" for fold in range(num_folds)]
         checkpoints = [self._checkpoint(prepared, name) for name in names]
-        self._tell(f"trying {prepared.plan.strategy}", 0, num_folds)
-        return try_strategy(prepared, self.bottom.plan, self.bottom.floor.labels, num_folds=num_folds, checkpoints=checkpoints)
+        bottom, told = self.bottom, partial(self._tell, f"trying {prepared.plan.strategy}")
+        return try_strategy(
+            prepared, bottom.plan, bottom.floor.labels, num_folds=num_folds, checkpoints=checkpoints, progress=told
+        )
 
     def _train(self, prepared: Prepared) -> Trained:
         checkpoint = self._checkpoint(prepared, prepared.plan.strategy)
-        callbacks = (*default_callbacks(self.folder, self.progress), *self.callbacks)
+        callbacks = (*self.callbacks, *default_callbacks(self.folder, self.progress))
         bottom = self.bottom
         how = {"callbacks": callbacks, "checkpoint": checkpoint}
         return train_from_floor(prepared, bottom.plan, bottom.floor.labels, bottom.splits.train, **how)
@@ -186,7 +196,7 @@ class Attempts:
         told = None if self.progress is None else lambda done, total: self._tell("features of the tuned network", done, total)
         table = extract(prefix, bottom.table.preprocess, samples, views=bottom.table.views, progress=told)
         floor, task = trained.start, bottom.dataset.task
-        head = trained.network.head.as_linear()
+        head = trained.network.head.as_head()
         _compare(scores, head.scores(replace(table, vectors=table.vectors[:, :1]).features(floor.block, trained.valid_ids)))
         truth = encode_targets(bottom.dataset, trained.valid_ids, floor.labels)
         found = head.scores(table.features(floor.block, trained.valid_ids)).astype(np.float64)
@@ -204,26 +214,23 @@ class Attempts:
         )
 
     def _plan(self, strategy: str) -> TuningPlan:
-        plan = make_plan(strategy, self.facts, self.bottom.settings)
-        weighted = any(
-            asked["question"] == "class weights" and asked["kept"] == "weights" for asked in self.bottom.floor.choices
+        plan = plan_for(self.bottom, strategy, self.facts)
+        return (
+            plan
+            if not plan.num_views
+            else replace(plan, mirrored=self._mirror[0], reasons=plan.reasons | {"mirrored": self._mirror[1]})
         )
-        return replace(plan, balance="weights") if weighted else plan
+
+    @cached_property
+    def _mirror(self) -> tuple[bool, str]:
+        bottom = self.bottom
+        return mirror_keeps_labels(bottom.prefix, bottom.table, bottom.dataset, bottom.splits, bottom.floor)
 
     def _prepare(self, plan: TuningPlan) -> AbstractContextManager[Prepared]:
         return prepare(self.ground, plan, lambda done, total: self._tell(f"features for {plan.strategy}", done, total))
 
     def _checkpoint(self, prepared: Prepared, name: str) -> Checkpoint:
-        info, plan = self.bottom.prefix.spec.info, prepared.plan
-        told = {name: str(value) for name, value in plan.as_json().items() if name != "reasons"}
-        about = {
-            "backbone": f"{info.name} ({info.sha256[:12]})",
-            "data": f"{self.bottom.dataset.source} ({_digest(self.bottom)})",
-            "cut": str(prepared.cut),
-            **told,
-        }
-        path = self.folder / CHECKPOINTS / f"{name.replace(':', '-').replace(' ', '-')}.pt"
-        return Checkpoint(path=path, about=about, resume=self.bottom.settings.resume)
+        return make_checkpoint(self.bottom, self.folder, prepared.plan, cut=prepared.cut, name=name)
 
     def _decided(self) -> dict[str, dict[str, float]]:
         path = self.folder / DECIDED
@@ -238,16 +245,28 @@ class Attempts:
             self.progress(step, done, total)
 
 
+def plan_for(bottom: Bottom, strategy: str, facts: Circumstances) -> TuningPlan:
+    """The rules' plan, with class weights where the floor found them worth having."""
+    plan = make_plan(strategy, facts, bottom.settings)
+    weighted = any(asked["question"] == "class weights" and asked["kept"] == "weights" for asked in bottom.floor.choices)
+    return replace(plan, balance="weights") if weighted else plan
+
+
 def default_callbacks(folder: Path, progress: Progress | None) -> list[Callback]:
-    """What every last training is watched by: history.csv, TensorBoard's files, and the progress bar."""
+    """What every last training is watched by, after the user's callbacks, and so with what those add to the logs.
+
+    That is history.csv, TensorBoard's files where its package is installed, and the progress bar.
+    """
     found: list[Callback] = [CSVLogger(folder / HISTORY)]
+    if importlib.util.find_spec("tensorboard") is not None:
+        found.append(TensorBoard(folder / LOGS))
     if progress is not None:
         found.append(ProgressBar(lambda done, total: progress("tuning", done, total)))
     return found
 
 
-def _attempt(prepared: Prepared, trained: Trained, verdict: Verdict, reason: str, started: float) -> Attempt:
-    plan = prepared.plan.as_json() | {"share_of_tuned_weights": trained.share}
+def _attempt(prepared: Prepared, trained: Trained, verdict: Verdict, reason: str, started: float, ended: int | None) -> Attempt:
+    plan = prepared.plan.as_json() | {"share_of_tuned_weights": trained.share, "kept_epoch": ended}
     return Attempt(
         strategy=prepared.plan.strategy,
         kept=True,
@@ -268,15 +287,6 @@ def _is_transformer(backbone: Backbone) -> bool:
     modules = list(backbone.network.modules())
     linear = sum(module.weight.numel() for module in modules if isinstance(module, nn.Linear))
     return 2 * linear > backbone.info.num_parameters
-
-
-def _digest(bottom: Bottom) -> str:
-    """Tells these items, labels and sides from others."""
-    told = [
-        [id_, bottom.table.hashes[id_], bottom.dataset.by_id[id_].labels, bottom.dataset.by_id[id_].value]
-        for id_ in (*bottom.splits.train, *bottom.splits.valid)
-    ]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
 
 def _compare(trained: np.ndarray, saved: np.ndarray) -> None:

@@ -78,7 +78,7 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "backbone": info.as_json()
         | {"blocks": [asdict(b) | {"parameters": b.num_parameters, "frozen": f} for b, f in _frozen(info.blocks, adaptation)]},
         "preprocess": bottom.table.preprocess.as_json(),
-        "choices": [_choice_of_geometry(bottom), *bottom.flips, *bottom.floor.choices],
+        "choices": [_choice_of_geometry(bottom), *bottom.flips, *_choices_of_floor(story)],
         "tuning": {"kept": adaptation.strategy, "reason": adaptation.reason, "cut": adaptation.cut}
         | {"attempts": [attempt.as_json() for attempt in adaptation.attempts]},
         "evaluation": evaluation,
@@ -145,6 +145,19 @@ def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "cache": {"hits": hits, "misses": misses},
         "warnings": [*_warnings(story), *found],
     }
+
+
+def _choices_of_floor(story: Story) -> list[dict[str, Any]]:
+    """The floor's questions; that of the head with the trained one, where one was asked for."""
+    trained = story.adaptation.trained_head
+    if trained is None:
+        return list(story.bottom.floor.choices)
+    return [
+        {**asked, "kept": trained["name"], "reason": story.adaptation.reason, "candidates": [*asked["candidates"], trained]}
+        if asked["question"] == "head"
+        else asked
+        for asked in story.bottom.floor.choices
+    ]
 
 
 def _choice_of_geometry(bottom: Bottom) -> dict[str, Any]:

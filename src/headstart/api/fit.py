@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,12 +10,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from headstart.api.adaptation import CHECKPOINTS, Bottom, adapt, clear_traces
+from headstart.api.adaptation import Bottom, adapt, clear_traces
 from headstart.api.content import Story, tell
 from headstart.api.evidence import gather_evidence
 from headstart.api.views import add_flips
+from headstart.api.workplace import open_in_place, workplace
 from headstart.api.writing import require_compiled, write_artifact
-from headstart.artifact.store import load
 from headstart.backbones import BackboneSource, locate
 from headstart.config import FitSettings
 from headstart.data.checks import find_problems, raise_if_fatal
@@ -31,13 +28,13 @@ from headstart.data.targets import labels_in
 from headstart.errors import SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.inference import blas_threads_for
-from headstart.model.model import Model, cannot_write, check_replaceable, move_into_place
+from headstart.model.model import Model
 from headstart.records import Dataset, Finding, Splits, Task
 from headstart.report.page import import_drawing
 from headstart.runtime import num_cores
 from headstart.select.floor import FloorPlan, find_floor
 from headstart.select.geometry import choose_geometry
-from headstart.tuning.callbacks.base import Callback
+from headstart.tuning.callbacks.base import Callback, check_callbacks
 
 # Comparing every pair grows with the square of the items: a minute at this number on two cores.
 MAX_NEAR_DUPLICATE_ITEMS = 50_000
@@ -99,9 +96,10 @@ def fit(
             left half-written, and the feature store keeps what was computed.
     """
     settings = FitSettings.from_options(options)
+    check_callbacks(callbacks)
     clock = Clock()
     Thread(target=import_drawing, daemon=True).start()
-    with _workplace(out, resume=settings.resume) as folder:
+    with workplace(out, resume=settings.resume) as folder:
         with clock.step("read"):
             reading = read_with_findings(data, _read_options(settings), test=test)
             _check_balance(settings.balance, reading.dataset.task)
@@ -113,7 +111,7 @@ def fit(
         with clock.step("report"):
             write_artifact(folder, story, lambda: tell(story, clock.seconds()))
             clear_traces(folder)
-        return _open_in_place(folder, out)
+        return open_in_place(folder, out)
 
 
 def _find_bottom(
@@ -228,7 +226,7 @@ def near_duplicates(table: FeatureTable) -> list[tuple[str, ...]]:
         Groups of ids; none where there are too many items to compare, or the features are untrained.
     """
     # Untrained features put everything close to everything.
-    untrained = table.spec.info.name.startswith("random:")
+    untrained = (table.spec.info.base or table.spec.info.name).startswith("random:") and not table.spec.info.tuned
     if untrained or not 1 < len(table.ids) <= MAX_NEAR_DUPLICATE_ITEMS:
         return []
     return near_duplicate_groups(table.ids, table.features("last"))
@@ -250,55 +248,3 @@ def _split(dataset: Dataset, table: FeatureTable, near: list[tuple[str, ...]], a
     return Splits(
         train=(*splits.train, *splits.valid, *splits.test), groups=splits.groups, origin=f"cross-validation: {reason}"
     )
-
-
-@contextmanager
-def _workplace(out: str | Path | None, *, resume: bool) -> Iterator[Path]:
-    """OUT.partial while the fit runs, or a temporary folder; gone if it fails, unless a resumed fit could go on from it."""
-    if out is None:
-        if resume:
-            raise _nothing_to_resume("no folder is named where an interrupted fit could be")
-        folder = Path(tempfile.mkdtemp(prefix="headstart-"))
-    else:
-        target = Path(out)
-        check_replaceable(target)
-        folder = target.with_name(target.name + ".partial")
-        if resume and not any((folder / CHECKPOINTS).glob("*.pt")):
-            raise _nothing_to_resume(f"{folder} holds no checkpoint")
-        try:
-            if not resume:
-                shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True, exist_ok=resume)
-        except OSError as error:
-            raise cannot_write(target, error) from error
-    try:
-        yield folder
-    except OSError as error:
-        _clear_failed(folder, out)
-        raise cannot_write(folder, error) from error
-    except BaseException:
-        _clear_failed(folder, out)
-        raise
-
-
-def _clear_failed(folder: Path, out: str | Path | None) -> None:
-    if out is None or not any((folder / CHECKPOINTS).glob("*.pt")):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _nothing_to_resume(what: str) -> SettingError:
-    return SettingError(
-        f"there is nothing to resume: {what}.",
-        expected="the --out of a fit that was interrupted while it tuned a network.",
-        mend="leave --resume out to begin anew; features already computed are found in the cache.",
-    )
-
-
-def _open_in_place(folder: Path, out: str | Path | None) -> Model:
-    if out is None:
-        model = load(folder)
-        weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
-        return model
-    model = load(folder)
-    move_into_place(folder, Path(out))
-    return model.moved_to(Path(out))

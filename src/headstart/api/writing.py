@@ -23,11 +23,12 @@ from headstart.artifact.store import (
     pack_digests,
     write,
 )
-from headstart.backbones.catalog import CHANGES
+from headstart.backbones.files import CHANGES
 from headstart.data.split import write_splits_csv
 from headstart.errors import BackboneError, HeadstartError, MissingPackageError
 from headstart.features.extract import FLIPPED
 from headstart.features.prefix import Prefix
+from headstart.heads.mlp import dense_layers
 from headstart.inference import open_session
 from headstart.model.manifest import FORMAT, Manifest
 from headstart.records import Sample
@@ -146,10 +147,12 @@ def _golden(story: Story) -> list[Sample]:
 
 def _head_tensors(story: Story) -> bytes:
     head, calibration = story.adaptation.answering.head, story.adaptation.answering.calibration
+    layers = dense_layers(head)
+    names = [("weight", "bias")] if len(layers) == 1 else [(f"{n}.weight", f"{n}.bias") for n in range(len(layers))]
+    tensors = {name: part for pair, layer in zip(names, layers, strict=True) for name, part in zip(pair, layer, strict=True)}
     return save_tensors(
         {
-            "weight": np.ascontiguousarray(head.weight),
-            "bias": np.ascontiguousarray(head.bias),
+            **{name: np.ascontiguousarray(part) for name, part in tensors.items()},
             "temperatures": np.ascontiguousarray(calibration.temperatures),
             "thresholds": np.ascontiguousarray(calibration.thresholds),
         }

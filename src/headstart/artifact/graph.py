@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from headstart.heads.linear import LinearHead
+from headstart.heads.mlp import Head, dense_layers
 from headstart.records import Task
 
 OUTPUT = "answer"
@@ -25,7 +25,7 @@ class Answer:
     """Which of the prefix's features the head takes."""
     flips: bool
     """Whether the features of the mirrored picture are averaged in."""
-    head: LinearHead
+    head: Head
     temperatures: np.ndarray
     """(K,) float64."""
     task: Task
@@ -45,8 +45,6 @@ def assemble(prefix_path: Path, answer: Answer) -> bytes:
     model = onnx.load(prefix_path)
     graph = model.graph
     constants = {
-        "head.weight": (answer.head.weight / answer.temperatures[:, None]).astype(np.float32),
-        "head.bias": (answer.head.bias / answer.temperatures).astype(np.float32),
         "columns.start": np.array([answer.columns.start], np.int64),
         "columns.stop": np.array([answer.columns.stop], np.int64),
         "columns.axis": np.array([1], np.int64),
@@ -62,17 +60,37 @@ def assemble(prefix_path: Path, answer: Answer) -> bytes:
         del graph.node[:]
         graph.node.extend([*before, *kept])
     last = {"single": "Softmax", "multi": "Sigmoid", "value": "Identity"}[answer.task]
+    steps, weights = _head(answer)
+    constants |= weights
     nodes += [
         helper.make_node("Slice", [features, "columns.start", "columns.stop", "columns.axis"], ["head.input"]),
-        helper.make_node("Gemm", ["head.input", "head.weight", "head.bias"], ["head.output"], transB=1),
+        *steps,
         helper.make_node(last, ["head.output"], [OUTPUT]),
     ]
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items())
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(answer.head.bias)]))
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(answer.temperatures)]))
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+def _head(answer: Answer) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """From `head.input` to `head.output`, the temperatures folded into the last layer."""
+    layers = dense_layers(answer.head)
+    steps, constants, taken = [], {}, "head.input"
+    for index, (weight, bias) in enumerate(layers):
+        is_last = index == len(layers) - 1
+        given = "head.output" if is_last else f"head.{index}.output"
+        divisor = answer.temperatures if is_last else np.ones(len(bias))
+        names = [f"head.{index}.weight", f"head.{index}.bias"]
+        constants[names[0]] = (weight / divisor[:, None]).astype(np.float32)
+        constants[names[1]] = (bias / divisor).astype(np.float32)
+        steps.append(helper.make_node("Gemm", [taken, *names], [given], transB=1))
+        if not is_last:
+            taken = f"head.{index}.positive"
+            steps.append(helper.make_node("Relu", [given], [taken]))
+    return steps, constants
 
 
 def _averaging_flips(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from headstart.backbones.cutting import cut, tapped, tapped_copy, tapped_cut
+from headstart.backbones.cutting import cut, tapped, tapped_copy, tapped_prefix, tapped_tail
 from headstart.backbones.info import BackboneInfo
 from headstart.backbones.tracing import Trace
 from headstart.errors import BackboneError
@@ -62,19 +62,27 @@ class Backbone:
         """The network giving every block's output, first to last, as a list."""
         return tapped(self.traced) if self.traced is not None else _Whole(self.network)
 
-    def tapped_cut(self, block: str) -> tuple[nn.Module, nn.Module]:
-        """Split the network after a block, each part giving the outputs of its blocks as a list.
+    def tapped_prefix(self, block: str) -> nn.Module:
+        """The network up to and including a block, frozen, giving the outputs of its blocks as a list.
 
         Args:
-            block: one of `blocks`, not the last.
-
-        Returns:
-            The frozen prefix, which takes a batch; and the trainable tail, which takes the prefix's last output.
+            block: one of `blocks`.
 
         Raises:
             BackboneError: if there is no such block, or the network cannot be cut.
         """
-        return tapped_cut(self._cuttable(block), block)
+        return tapped_prefix(self._cuttable(block), block)
+
+    def tapped_tail(self, block: str) -> nn.Module:
+        """The network behind a block, with a trainable copy of the weights, giving the outputs of its blocks as a list.
+
+        Args:
+            block: one of `blocks`, not the last; the tail takes its output.
+
+        Raises:
+            BackboneError: if there is no such block, or the network cannot be cut.
+        """
+        return tapped_tail(self._cuttable(block), block)
 
     def tapped_copy(self) -> nn.Module:
         """The network as `tapped` gives it, with its own trainable copy of the weights."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from headstart.backbones.flow import Values, channel_axis, cut_nodes, data_nodes
+from headstart.backbones.flow import Values, channel_axis, cut_nodes, data_nodes, parameters_of, with_sources
 
 # A child module holding at least this share of all traced steps is opened up: `blocks` of an EfficientNet or a ViT, but
 # not `layer3` of a ResNet-152 (0.72), whose four layers are the blocks that people speak of.
@@ -49,13 +49,18 @@ def find_blocks(graph: fx.GraphModule, values: Values) -> tuple[TracedBlock, ...
             ends[name] = node
     position = {node: index for index, node in enumerate(data)}
     ordered = sorted(ends.items(), key=lambda found: position[found[1]])
-    blocks, before = [], -1
+    blocks, before, counted = [], -1, set[int]()
     for index, (name, end) in enumerate(ordered):
         steps = data[before + 1 : position[end] + 1]
         before = position[end]
         shown = "stem" if index == 0 and "." not in name and len(ordered) > 1 else name
         shape = values[end][0].sizes[1:]
-        blocks.append(TracedBlock(name=shown, end=end, shape=shape, num_parameters=_count_parameters(graph, steps, data)))
+        # A class token, a table of positions or a standardised weight reaches its step by way of others that see no data.
+        used = parameters_of(graph, with_sources(steps, but=data))
+        # A weight that several blocks use belongs to the first of them.
+        num_parameters = sum(parameter.numel() for key, parameter in used.items() if key not in counted)
+        counted |= set(used)
+        blocks.append(TracedBlock(name=shown, end=end, shape=shape, num_parameters=num_parameters))
     return tuple(blocks)
 
 
@@ -129,19 +134,3 @@ def _is_spatial(sizes: tuple[int, ...]) -> bool:
     shape = list(sizes[1:])
     del shape[channel_axis(sizes[1:])]
     return math.prod(shape) > 1
-
-
-def _count_parameters(graph: fx.GraphModule, steps: list[fx.Node], data: list[fx.Node]) -> int:
-    modules, named = dict(graph.named_modules()), dict(graph.named_parameters())
-    counted: dict[int, int] = {}
-    # A class token, a table of positions or a standardised weight reaches its step by way of others that see no data.
-    waiting, seen = [*steps], set(data)
-    while waiting:
-        node = waiting.pop()
-        if node.op == "call_module":
-            counted |= {id(parameter): parameter.numel() for parameter in modules[str(node.target)].parameters()}
-        if node.op == "get_attr" and str(node.target) in named:
-            counted[id(named[str(node.target)])] = named[str(node.target)].numel()
-        waiting += [source for source in node.all_input_nodes if source not in seen]
-        seen.update(node.all_input_nodes)
-    return sum(counted.values())

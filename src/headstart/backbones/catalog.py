@@ -11,16 +11,15 @@ NAME                     whatever a package offers under the entry-point group '
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.util
-import json
 import os
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from headstart import runtime
+from headstart.backbones.files import find_weights, read_saved, sha256_of
 from headstart.errors import BackboneError, MissingPackageError
 from headstart.records import Modality
 
@@ -39,9 +38,6 @@ class Bundled:
     architecture: str
     sha256: str
 
-
-# In a saved model's folder: the tensors that tuning changed.
-CHANGES = "tail.safetensors"
 
 BUNDLED: dict[str, Bundled] = {
     # Converted from the TensorFlow checkpoints of github.com/tensorflow/tpu (efficientnet/lite); their tensors fit
@@ -85,6 +81,8 @@ class BackboneSource:
     changes_sha256: str = ""
     base: str = ""
     """The name of the backbone that was tuned, for 'artifact:'."""
+    base_sha256: str = ""
+    """Of that backbone's weights when it was tuned; '' where nobody noted it."""
     image_size: int | None = None
     """Side in pixels that the weights were last trained at, where that is not the weights' own."""
 
@@ -100,7 +98,7 @@ class BackboneSource:
         Args:
             path: a .safetensors file of tensors by the network's own names.
         """
-        return replace(self, changes_path=path, changes_sha256=_sha256(path))
+        return replace(self, changes_path=path, changes_sha256=sha256_of(path))
 
 
 def locate(name: str, *, modality: Modality = "image") -> BackboneSource:
@@ -168,7 +166,9 @@ def open_source(source: BackboneSource, *, image_size: int | None = None) -> Bac
     if runtime.offline():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when timm first imports it
     if source.kind == "plugin":
-        return _plugins()[source.name].load()()
+        from headstart.backbones.changes import as_tuned
+
+        return as_tuned(_plugins()[source.base or source.name].load()(), source)
     from headstart.backbones.timm_images import build
 
     return build(source, image_size=image_size or source.image_size)
@@ -205,7 +205,7 @@ def _bundled(name: str) -> BackboneSource:
     if found is None or not found.submodule_search_locations:
         raise MissingPackageError(entry.package, extra="train", purpose=f"the backbone {name!r}")
     path = next((Path(found.submodule_search_locations[0]) / "models").glob("*.pth"), None)
-    seen = "none" if path is None else _sha256(path)
+    seen = "none" if path is None else sha256_of(path)
     if seen != entry.sha256:
         raise BackboneError(
             f"the weights of {name!r} are not the known ones: sha256 {seen}.",
@@ -218,74 +218,38 @@ def _bundled(name: str) -> BackboneSource:
 
 
 def _file(name: str, rest: str) -> BackboneSource:
-    path_text, _, architecture = rest.partition("#")
-    path = Path(path_text).expanduser()
-    if not path.exists():
-        raise BackboneError(
-            f"backbone {name!r}: there is nothing at {path}.",
-            expected="a timm checkpoint: a folder with config.json and weights, or a .safetensors or .pth file.",
-            mend="check the path; file:PATH#ARCH names the architecture of a bare weights file.",
-        )
-    weights = path
-    if path.is_dir():
-        weights = next(
-            (path / n for n in ("model.safetensors", "pytorch_model.bin", "model.pth") if (path / n).is_file()), path
-        )
-        config = path / "config.json"
-        if weights is path or not config.is_file():
-            raise BackboneError(
-                f"backbone {name!r}: the folder {path} holds no {'config.json' if weights is not path else 'weights'}.",
-                expected="config.json with an 'architecture', and model.safetensors or pytorch_model.bin.",
-                mend="save it with timm.models.save_for_hf, or name the weights' file itself: file:PATH#ARCH.",
-            )
-        architecture = architecture or _named_in(config)
+    found = find_weights(name, rest)
     return BackboneSource(
-        name=name, kind="file", architecture=architecture, modality="image", weights_path=weights, sha256=_sha256(weights)
+        name=name,
+        kind="file",
+        architecture=found.architecture,
+        modality="image",
+        weights_path=found.path,
+        sha256=sha256_of(found.path),
     )
 
 
 def _artifact(name: str, folder: Path) -> BackboneSource:
     """A saved model's backbone, with what tuning changed in it; the file's checksum has been compared."""
-    manifest = folder / "headstart.json"
+    saved = read_saved(name, folder)
     try:
-        told = json.loads(manifest.read_text(encoding="utf-8"))
-        backbone, files = told["backbone"], dict(told["files"])
-        base = find_source(str(backbone["base"] or backbone["name"]))
-        image_size = told["preprocess"].get("image_size")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        base = find_source(saved.base)
+    except BackboneError as error:
         raise BackboneError(
-            f"backbone {name!r}: {manifest} cannot be read ({type(error).__name__}: {error}).",
-            expected="the folder of a model that `headstart fit --out` made.",
-            mend="check the path behind artifact:.",
+            f"backbone {name!r} is {saved.base!r} as it was tuned, and that cannot be had: {error.what}",
+            expected=error.expected,
+            mend=error.mend,
         ) from error
-    found = replace(base, name=name, base=base.name, image_size=image_size)
-    changes = folder / CHANGES
-    if CHANGES not in files:
-        return found
-    if not changes.is_file() or _sha256(changes) != files[CHANGES]:
-        raise BackboneError(
-            f"backbone {name!r}: {changes} is not what was saved.",
-            expected="the file as `headstart fit` wrote it.",
-            mend="copy the whole folder again from where it was made.",
-        )
-    return found.with_changes(changes)
-
-
-def _named_in(config: Path) -> str:
-    try:
-        told = json.loads(config.read_text(encoding="utf-8"))
-        return str(told.get("architecture", ""))
-    except (OSError, ValueError, AttributeError) as error:
-        raise BackboneError(
-            f"{config} cannot be read ({type(error).__name__}: {error}).",
-            expected="a JSON object with an 'architecture', as timm.models.save_for_hf writes it.",
-            mend="correct it, or name the architecture: file:PATH#ARCH.",
-        ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    known = saved.modality if saved.modality in get_args(Modality) else base.modality
+    found = replace(
+        base,
+        name=name,
+        base=base.name,
+        base_sha256=saved.base_sha256,
+        modality=cast(Modality, known),
+        image_size=saved.image_size,
+    )
+    return found.with_changes(saved.changes_path) if saved.changes_path else found
 
 
 def _plugins() -> dict[str, EntryPoint]:
@@ -312,6 +276,6 @@ def _unknown(name: str) -> BackboneError:
     hint = f"; nearest: {', '.join(near)}" if near else ""
     return BackboneError(
         f"there is no backbone called {name!r}.",
-        expected=f"one of {', '.join(known)}, or timm:NAME, file:PATH, random:ARCH{hint}.",
+        expected=f"one of {', '.join(known)}, or timm:NAME, file:PATH, random:ARCH, artifact:PATH{hint}.",
         mend=f"--backbone {near[0] if near else known[0]}; `headstart backbones` lists what there is.",
     )

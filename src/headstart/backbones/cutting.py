@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from headstart.backbones.flow import data_nodes, holds_tensor
-from headstart.backbones.tracing import Trace
+from headstart.backbones.flow import data_nodes, holds_tensor, parameters_of, with_sources
+from headstart.backbones.tracing import Trace, drop_from_state
 
 
 class Frozen(nn.Module):
@@ -43,7 +43,8 @@ def cut(traced: Trace, block: str) -> tuple[nn.Module, nn.Module]:
         block: the name of one of its blocks.
 
     Returns:
-        The frozen prefix, which shares the network's weights, and the tail, which has its own copy of them.
+        The frozen prefix, which shares the network's weights, and the tail, which has its own copy of them. A weight that
+        both use stays frozen in the tail, too.
     """
     end = next(found.end for found in traced.blocks if found.name == block)
     return Frozen(_prefix(traced, [end])), _tail(traced, end)
@@ -54,30 +55,43 @@ def tapped(traced: Trace) -> nn.Module:
     return Frozen(_tapped(traced))
 
 
-def tapped_cut(traced: Trace, block: str) -> tuple[nn.Module, nn.Module]:
-    """Split a traced network after a block, with a tap behind every block.
+def tapped_prefix(traced: Trace, block: str) -> nn.Module:
+    """The frozen network up to and including a block, giving the outputs of its blocks as a list.
 
     Args:
         traced: the trace.
-        block: the name of one of its blocks, not the last.
-
-    Returns:
-        The frozen prefix, giving the outputs of the blocks up to and including `block` as a list; and the trainable tail,
-        which takes the last of them and gives those of the blocks behind it.
+        block: the name of one of its blocks.
     """
-    names = [found.name for found in traced.blocks]
-    ends = [found.end for found in traced.blocks]
-    behind = names.index(block) + 1
-    return Frozen(_prefix(traced, ends[:behind], tap=True)), _tail(traced, ends[behind - 1], ends[behind:])
+    return Frozen(_prefix(traced, _ends(traced)[: _behind(traced, block)], tap=True))
+
+
+def tapped_tail(traced: Trace, block: str) -> nn.Module:
+    """The network behind a block, with a trainable copy of the weights, giving the outputs of its blocks as a list.
+
+    Args:
+        traced: the trace.
+        block: the name of one of its blocks, not the last; the tail takes its output.
+    """
+    ends, behind = _ends(traced), _behind(traced, block)
+    return _tail(traced, ends[behind - 1], ends[behind:])
 
 
 def tapped_copy(traced: Trace) -> nn.Module:
     """The whole network as `tapped` gives it, with its own trainable copy of the weights."""
-    return copy.deepcopy(_tapped(traced)).requires_grad_(True)
+    return _own_copy(traced, _tapped(traced))
 
 
 def _tapped(traced: Trace) -> fx.GraphModule:
-    return _prefix(traced, [block.end for block in traced.blocks], tap=True)
+    return _prefix(traced, _ends(traced), tap=True)
+
+
+def _ends(traced: Trace) -> list[fx.Node]:
+    return [block.end for block in traced.blocks]
+
+
+def _behind(traced: Trace, block: str) -> int:
+    """The number of blocks up to and including one."""
+    return [found.name for found in traced.blocks].index(block) + 1
 
 
 def _prefix(traced: Trace, ends: list[fx.Node], *, tap: bool = False) -> fx.GraphModule:
@@ -146,5 +160,16 @@ def _tail(traced: Trace, end: fx.Node, taps: Sequence[fx.Node] = ()) -> nn.Modul
             tail.graph.output(given or tail.fetch(node.all_input_nodes[0]))
         elif node in data:
             tail.fetch(node)
+    return _own_copy(traced, _without_dead_code(fx.GraphModule(traced.graph, tail.graph)), frozen_up_to=end)
+
+
+def _own_copy(traced: Trace, part: fx.GraphModule, *, frozen_up_to: fx.Node | None = None) -> nn.Module:
+    """A copy with trainable weights of its own, but for those that the frozen steps use too: a weight has one value."""
+    used = parameters_of(traced.graph, with_sources([] if frozen_up_to is None else [frozen_up_to]))
+    shared = [name for name, parameter in part.named_parameters() if id(parameter) in used]
     # The network's own weights are frozen, and a copy of a frozen tensor is frozen too.
-    return copy.deepcopy(_without_dead_code(fx.GraphModule(traced.graph, tail.graph))).requires_grad_(True)
+    copied = copy.deepcopy(part).requires_grad_(True)
+    for name in shared:
+        copied.get_parameter(name).requires_grad_(False)
+    drop_from_state(copied, traced.graph.state_dict())
+    return copied

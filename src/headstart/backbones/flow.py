@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 Values = dict[fx.Node, tuple[Any, Any]]
 """What each step gave for batches of 2 and of 3: shapes of tensors, and integers as they are."""
@@ -62,6 +62,28 @@ def data_nodes(graph: fx.GraphModule, values: Values) -> list[fx.Node]:
         if node.op == "placeholder" or any(source in data for source in node.all_input_nodes):
             data[node] = None
     return list(data)
+
+
+def with_sources(steps: Iterable[fx.Node], *, but: Iterable[fx.Node] = ()) -> list[fx.Node]:
+    """Some steps with all those that lead to them, save the steps named and what leads to these alone."""
+    found = list(steps)
+    seen = {*found, *but}
+    for step in found:
+        found += [source for source in step.all_input_nodes if source not in seen]
+        seen.update(step.all_input_nodes)
+    return found
+
+
+def parameters_of(graph: fx.GraphModule, steps: Iterable[fx.Node]) -> dict[int, nn.Parameter]:
+    """The parameters that some steps use themselves, by their identity, under which shared ones are one."""
+    modules, named = dict(graph.named_modules()), dict(graph.named_parameters())
+    used: dict[int, nn.Parameter] = {}
+    for step in steps:
+        if step.op == "call_module":
+            used |= {id(parameter): parameter for parameter in modules[str(step.target)].parameters()}
+        if step.op == "get_attr" and str(step.target) in named:
+            used[id(named[str(step.target)])] = named[str(step.target)]
+    return used
 
 
 def cut_nodes(graph: fx.GraphModule, values: Values) -> list[fx.Node]:

@@ -35,8 +35,15 @@ class BackboneInfo:
     """D, the width of the features after the last block."""
     num_parameters: int
     blocks: tuple[BlockInfo, ...]
+    base_sha256: str = ""
+    """Of the weights before tuning changed any; equal to `sha256` where it changed none."""
     base: str = ""
     """The name that opens the weights before tuning changed any, where that is not `name`: for 'artifact:PATH'."""
+
+    @property
+    def tuned(self) -> bool:
+        """Whether tuning changed any of the weights."""
+        return bool(self.base_sha256) and self.sha256 != self.base_sha256
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON values."""

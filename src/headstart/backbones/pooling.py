@@ -41,8 +41,11 @@ def find_pooling(backbone: Backbone) -> Pooling:
     kept: list[int] = []
     slices: list[tuple[int, int]] = []
     for index, vector in enumerate(vectors):
-        # A last map and its own pooling are the same features: keep the network's own pooling.
-        following = vectors[index + 1] if index + 1 < len(vectors) else None
+        # A last map and its own pooling are the same features: keep the network's own pooling. Only a step without weights
+        # is ever a pooling: with weights, outputs may agree untrained (a residual branch begins at 0) and no longer when tuned.
+        following = (
+            vectors[index + 1] if index + 1 < len(vectors) and not backbone.info.blocks[index + 1].num_parameters else None
+        )
         if following is not None and following.shape == vector.shape and torch.allclose(following, vector, atol=1e-5):
             slices.append((-1, vector.shape[1]))
             continue
@@ -78,7 +81,7 @@ class PooledPrefix(nn.Module):
         super().__init__()
         self.pooling = find_pooling(backbone)
         self.cut = cut
-        self.network, _ = backbone.tapped_cut(cut)
+        self.network = backbone.tapped_prefix(cut)
         self.kept = tuple(index for index in self.pooling.kept if index <= backbone.blocks.index(cut))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -101,7 +104,7 @@ class PooledTail(nn.Module):
         super().__init__()
         pooling = find_pooling(backbone)
         first = 0 if cut is None else backbone.blocks.index(cut) + 1
-        self.network = backbone.tapped_copy() if cut is None else backbone.tapped_cut(cut)[1]
+        self.network = backbone.tapped_copy() if cut is None else backbone.tapped_tail(cut)
         self.taps = tuple((index - first, pooling.axes[index]) for index in pooling.kept if index >= first)
         self.state_shape = None if cut is None else pooling.shapes[first - 1]
 

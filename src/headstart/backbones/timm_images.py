@@ -12,7 +12,6 @@ from typing import Any
 import huggingface_hub.constants
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models._features_fx import get_notrace_functions, get_notrace_modules
 from torch import nn
@@ -20,6 +19,7 @@ from torch import nn
 from headstart import runtime
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.catalog import BUNDLED, BackboneSource
+from headstart.backbones.changes import apply_changes, check_base, tuned_sha256
 from headstart.backbones.cutting import Frozen
 from headstart.backbones.flow import channel_axes
 from headstart.backbones.info import BackboneInfo, BlockInfo
@@ -45,9 +45,9 @@ def build(source: BackboneSource, *, image_size: int | None) -> Backbone:
         BackboneError: if the architecture is unknown, the weights cannot be had or do not fit, or the size cannot work.
     """
     network, settings, checksum = _network(source, image_size)
+    check_base(source, checksum)
     if source.changes_path:
-        _apply_changes(network, source.changes_path)
-        checksum = hashlib.sha256(f"{checksum} {source.changes_sha256}".encode()).hexdigest()
+        apply_changes(network, source.changes_path)
     frozen = Frozen(network.eval())
     preprocess = _preprocess(settings, image_size)
     side = preprocess.image_size
@@ -69,7 +69,8 @@ def build(source: BackboneSource, *, image_size: int | None) -> Backbone:
         modality="image",
         licence=str(settings.get("license") or "not stated"),
         source=_origin(source, settings),
-        sha256=checksum,
+        sha256=tuned_sha256(checksum, source),
+        base_sha256=checksum,
         width=width,
         num_parameters=total,
         blocks=blocks,
@@ -181,27 +182,6 @@ def _load(source: BackboneSource, size: dict[str, Any]) -> nn.Module:
     return network
 
 
-def _apply_changes(network: nn.Module, path: Path) -> None:
-    """Replace the tensors that tuning changed."""
-    try:
-        changes = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BackboneError(
-            f"the tuned weights in {path} cannot be read: {_first_line(error)}",
-            expected="tensors by name, as `headstart fit` wrote them.",
-            mend="copy the whole folder again from where it was made.",
-        ) from error
-    own = network.state_dict()
-    wrong = [name for name, tensor in changes.items() if name not in own or own[name].shape != tensor.shape]
-    if wrong:
-        raise BackboneError(
-            f"the tuned weights in {path} do not fit the backbone: {len(wrong)} tensors, first {wrong[0]!r}.",
-            expected="tensors named and shaped as the backbone's own.",
-            mend="use the backbone that was tuned, and the timm version that headstart.json lists under packages.",
-        )
-    network.load_state_dict(changes, strict=False)
-
-
 def _classifier_names(network: nn.Module) -> tuple[str, ...]:
     names = network.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
     return (names,) if isinstance(names, str) else tuple(names)
@@ -276,6 +256,10 @@ def _preprocess(settings: dict[str, Any], image_size: int | None) -> ImagePrepro
 
 
 def _origin(source: BackboneSource, settings: dict[str, Any]) -> str:
+    return _first_origin(source, settings) + (", then tuned by headstart" if source.changes_path else "")
+
+
+def _first_origin(source: BackboneSource, settings: dict[str, Any]) -> str:
     match source.kind:
         case "bundled":
             return f"package {BUNDLED[source.base or source.name].package}"

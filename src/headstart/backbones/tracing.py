@@ -8,7 +8,7 @@ the tensor at the cut. Named blocks are the network's own child modules, the one
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,22 @@ def _traced(
     graph = tracer.trace(network, concrete_args=fixed or None)
     for placeholder in [node for node in graph.nodes if node.op == "placeholder"][1:]:
         _erase(graph, placeholder)
-    return fx.GraphModule(network, graph)
+    traced = fx.GraphModule(network, graph)
+    drop_from_state(traced, network.state_dict())
+    return traced
+
+
+def drop_from_state(traced: fx.GraphModule, kept: Container[str]) -> None:
+    """Leave out of a traced network's `state_dict` what is only computed from the architecture, such as attention's masks.
+
+    Args:
+        traced: changed in place; its buffers stay what they are.
+        kept: the names that stay: those of the network before tracing.
+    """
+    for name, buffer in list(traced.named_buffers()):
+        if name not in kept:
+            owner, _, last = name.rpartition(".")
+            traced.get_submodule(owner).register_buffer(last, buffer, persistent=False)
 
 
 def _erase(graph: fx.Graph, node: fx.Node) -> None:

@@ -6,6 +6,8 @@ Whatever is heavy is imported inside the command that needs it, so that `headsta
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -71,7 +73,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     split_column: DataOptions.split_column = None,
     merge_labels: DataOptions.merge_labels = None,
     balance: Annotated[str, typer.Option(help="auto, weights or none: whether classes weigh alike.")] = "auto",
-    head: Annotated[str, typer.Option(help="auto or linear.")] = "auto",
+    head: Annotated[str, typer.Option(help="auto, linear (solved exactly), or mlp (hidden layers, trained).")] = "auto",
     geometry: Annotated[str, typer.Option(help="auto, crop, pad or squash.")] = "auto",
     image_size: ImageSizeOption = None,
     budget: Annotated[str | None, typer.Option(help="Time to spend on doing better: 90s, 10m, 1h.")] = None,
@@ -89,7 +91,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     from headstart.api.fit import fit as fit_data
     from headstart.cli.show import Narrator, Shown, show_fit
 
-    with Narrator(quiet=quiet) as narrator:
+    with Narrator(quiet=quiet) as narrator, _told_how_to_go_on(out):
         model = fit_data(
             data,
             out=out,
@@ -226,6 +228,19 @@ def backbones(as_json: JsonOption = False) -> None:
     from headstart.cli.show import show_backbones
 
     show_backbones(as_json=as_json)
+
+
+@contextmanager
+def _told_how_to_go_on(out: Path) -> Iterator[None]:
+    """Say that a fit that is interrupted while it tunes can be gone on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from headstart.api.workplace import has_checkpoints, partial
+
+        if has_checkpoints(partial(out)):
+            typer.echo(f"\n{partial(out)} keeps the epochs done: the same command with --resume goes on from there.", err=True)
+        raise
 
 
 def _go_offline(offline: bool) -> None:

@@ -12,7 +12,9 @@ ArtifactArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="What
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
-BackboneOption = Annotated[str, typer.Option(help="efficientnet-lite0, timm:NAME, file:PATH, random:ARCH; see `backbones`.")]
+BackboneOption = Annotated[
+    str, typer.Option(help="efficientnet-lite0, timm:NAME, file:PATH, random:ARCH, artifact:PATH; see `backbones`.")
+]
 ImageSizeOption = Annotated[int | None, typer.Option(help="Side in pixels of the network's input.")]
 ModalityOption = Annotated[str, typer.Option(help="auto, image, text or audio.")]
 TestOption = Annotated[str | None, typer.Option(metavar="PATH", help="A second source: the test split.")]

@@ -58,6 +58,9 @@ class Narrator:
             self._bar = _progress_bar()
             self._bar.start()
         if name not in self._tasks:
+            # One step follows the other, so those before are over, whether or not they said so.
+            for earlier in self._tasks.values():
+                self._bar.stop_task(earlier)
             self._tasks[name] = self._bar.add_task(name, total=total)
         self._bar.update(self._tasks[name], completed=done, total=total)
 
@@ -74,10 +77,15 @@ def _progress_bar() -> Any:  # noqa: ANN401 - rich is loaded only where it is sh
 
     class RateColumn(ProgressColumn):
         def render(self, task: BarTask) -> Text:
-            return Text(f"{task.speed:.0f}/s" if task.speed else "")
+            return Text(_rate(task.speed) if task.speed else "")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _rate(speed: float) -> str:
+    """Items a second; where one takes longer than that, the seconds of each."""
+    return f"{speed:.0f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
 
 
 def show_fit(model: Model, out: Path, shown: Shown) -> None:
@@ -89,6 +97,7 @@ def show_fit(model: Model, out: Path, shown: Shown) -> None:
         return
     if shown.quiet:
         return
+    from headstart.cli.tuning import tell_tuning
     from headstart.report.words import headline
 
     seconds = summary["seconds"]
@@ -102,6 +111,8 @@ def show_fit(model: Model, out: Path, shown: Shown) -> None:
     hits, misses = summary["cache"]["hits"], summary["cache"]["misses"]
     print_line(f"  {seconds['total']:.1f} s ({steps}); {misses} items computed, {hits} from the cache")
     print_line(f"  backbone {summary['backbone']}, head {summary['floor']['head']}, strategy {summary['strategy']}")
+    for line in tell_tuning(content):
+        print_line(f"  {_shortened(line)}")
     print_line(f"  report  {out / 'report.html'}")
     print_line(f"  predict headstart predict {shlex.quote(str(out))} ITEM...")
 
@@ -233,7 +244,8 @@ def show_backbones(*, as_json: bool) -> None:
         print_line(f"{entry['name']:<22} image  bundled{''.join(marks)}")
     for name in sorted(ready - set(BUNDLED)):
         print_line(f"{name:<22} image  compiled")
-    print_line("by name: timm:NAME (weights from the hub), file:PATH (a timm checkpoint), random:ARCH (untrained)")
+    print_line("by name: timm:NAME (weights from the hub), file:PATH (a timm checkpoint), random:ARCH (untrained),")
+    print_line("         artifact:PATH (the backbone of a model that `fit` saved, as it was tuned there)")
 
 
 def show_cache(*, as_json: bool) -> None:

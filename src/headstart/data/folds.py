@@ -11,10 +11,12 @@ from headstart.data.class_checks import MIN_FOR_HOLDOUT
 from headstart.data.rows import count_of, name_some
 from headstart.data.units import Unit, count_strata, make_units, shuffled_by_rarity, stratum_totals
 from headstart.errors import SettingError
-from headstart.records import Dataset
+from headstart.records import Dataset, Splits
 
 MIN_SAMPLES_FOR_HOLDOUT = 50
 """Below this many samples a fifth of them says too little: ten test samples leave an interval of ±30 points."""
+# Of the items that train, the part that epochs and interpolation are chosen on.
+VALID_FOLDS = 10
 
 
 def needs_cross_validation(dataset: Dataset, ids: Sequence[str]) -> str | None:
@@ -105,3 +107,22 @@ def _free_lone_strata(units: Sequence[Unit], dealt: list[int], totals: np.ndarra
     for stratum, holders in holders_of.items():
         if outside[stratum] == 0 and len({dealt[index] for index in holders}) == 1 and dealt[holders[0]] != -1:
             dealt[holders[0]] = -1
+
+
+def split_off_valid(dataset: Dataset, splits: Splits, ids: Sequence[str], seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which of some items train, and which choose epochs and interpolation: the data's own valid split, or a tenth.
+
+    Args:
+        dataset: the samples.
+        splits: with the data's own valid split, if any, and the groups.
+        ids: that may train.
+        seed: of the tenth.
+
+    Returns:
+        Ids that train, and ids that choose.
+    """
+    if splits.valid:
+        return tuple(ids), splits.valid
+    (folds,) = cross_validation_folds(dataset, ids, seed=seed, groups=splits.groups, num_folds=VALID_FOLDS)
+    valid = tuple(id_ for id_, fold in zip(ids, folds, strict=True) if fold == 0)
+    return tuple(id_ for id_, fold in zip(ids, folds, strict=True) if fold != 0), valid

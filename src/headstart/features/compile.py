@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from headstart.features.device import accelerator
 from headstart.features.prefix import OnnxPrefix, Prefix, PrefixSpec, TorchPrefix
 
 # Goes up when the same backbone comes to be compiled into another graph.
-COMPILE_FORMAT = 2
+COMPILE_FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,7 @@ def compile_prefix(source: BackboneSource, *, image_size: int | None = None, cut
     Raises:
         MissingPackageError: if it must be compiled, and torch, timm or onnx is not installed.
     """
+    image_size = image_size or source.image_size
     folder = runtime.cache_root() / "compiled" / _key(source, image_size, cut)
     if _whole_spec(folder):
         return Compilation(source=source, image_size=image_size, wait=lambda: _open(source, image_size, folder), cached=True)
@@ -156,6 +157,8 @@ def _failure(source: BackboneSource, work: Path, stderr: str) -> HeadstartError:
 
 def _open(source: BackboneSource, image_size: int | None, folder: Path) -> Prefix:
     spec = PrefixSpec.from_json(json.loads((folder / "prefix.json").read_text(encoding="utf-8")))
+    # The same weights may have been compiled under another name: while they were tuned, or as the base of a saved model.
+    spec = replace(spec, info=replace(spec.info, name=source.name, base=source.base))
     device = accelerator()
     if device == "cpu" and not spec.why_torch:
         _touch(folder)
@@ -177,7 +180,7 @@ def _touch(folder: Path) -> None:
 def compiled() -> set[str]:
     """Names of the backbones that are compiled already."""
     found = (_whole_spec(folder) for folder in (runtime.cache_root() / "compiled").glob("*"))
-    return {spec.info.name for spec in found if spec}
+    return {spec.info.base or spec.info.name for spec in found if spec and not spec.cut and not spec.info.tuned}
 
 
 def clear_compiled() -> int:

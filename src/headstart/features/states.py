@@ -7,12 +7,13 @@ epochs. Where keeping it is impossible or does not pay, it is computed again eac
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
+from headstart.errors import CacheError
 from headstart.features.extract import PLAIN, Augment, Batch, Progress, extract_batches, feature_store
 from headstart.features.prefix import STATE, Prefix
 from headstart.features.store import FeatureStore, cache_limit, store_key
@@ -29,7 +30,7 @@ HEADROOM = 8.0
 READ_AT_ONCE = 64
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class StateReader:
     """Reads states of items by id and view; made by `open_states`."""
 
@@ -38,12 +39,21 @@ class StateReader:
     samples: Mapping[str, Sample]
     digests: Mapping[str, bytes]
     """SHA-256 of each item's content."""
-    store: FeatureStore
     augment: Augment | None
-    keeps: bool
-    """Whether the store holds what was filled."""
-    note: str
-    """Why states are computed again each time, where they are; else empty."""
+    open_store: Callable[[str], tuple[FeatureStore, str]]
+    """Opens the store of a type, and says why nothing is kept in it, where that is so."""
+    dtype: str
+    """What states are rounded to, whether they are kept or not."""
+
+    def __post_init__(self) -> None:
+        """Open the store."""
+        self.store, self._why_not = self.open_store(self.dtype)
+
+    @property
+    def note(self) -> str:
+        """Why states are computed again each time, where they are; else empty."""
+        why = self._why_not
+        return why and f"the features at {self.prefix.spec.cut} are computed again in every epoch: {why}"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,16 +69,27 @@ class StateReader:
             progress: called with the items done, and all.
 
         Returns:
-            How many items had to be computed, in at least one view.
+            How many items had to be computed, in at least one view; none where nothing is kept.
         """
-        if not self.keeps:
-            return 0
+        try:
+            return self._fill(ids, views, progress)
+        except CacheError as error:
+            self._widen(error)
+            return self._fill(ids, views, progress)
+
+    def _fill(self, ids: Sequence[str], views: Sequence[str], progress: Progress | None) -> int:
         lacking = self._lacking(ids, views)
+        if self._why_not:
+            # A cache that can only be read may hold all that is wanted.
+            self._why_not = self._why_not if lacking else ""
+            return 0
         done = len(ids) - len(lacking)
         for batch in self._extract(lacking, views):
             done += len(batch.ids)
             if progress:
                 progress(done, len(ids))
+        if lacking and not self.store.writable:
+            self._why_not = f"{self.store.why}."  # full, or gone, on the way
         return len(lacking)
 
     def load(self, ids: Sequence[str], view: str = PLAIN) -> tuple[np.ndarray, np.ndarray]:
@@ -84,16 +105,28 @@ class StateReader:
         Raises:
             UnreadableItemError: if an item that must be computed vanished.
         """
-        values = np.empty((len(ids), self.prefix.spec.width), self.store.dtype)
-        found = np.zeros(len(ids), bool)
-        if self.keeps:
-            values, found = self.store.get_many([store_key(self.digests[id_], view) for id_ in ids])
-        lacking = [row for row in range(len(ids)) if not found[row]]
-        if lacking:
-            values[lacking] = self._compute([ids[row] for row in lacking], view)
+        try:
+            values = self._load(ids, view)
+        except CacheError as error:
+            self._widen(error)
+            values = self._load(ids, view)
         state = self.prefix.spec.columns(STATE)
         rows = values.astype(np.float32)
         return rows[:, state].reshape(len(ids), *self.shape), rows[:, state.stop :]
+
+    def _load(self, ids: Sequence[str], view: str) -> np.ndarray:
+        values, found = self.store.get_many([store_key(self.digests[id_], view) for id_ in ids])
+        lacking = [row for row in range(len(ids)) if not found[row]]
+        if lacking:
+            values[lacking] = self._compute([ids[row] for row in lacking], view)
+        return values
+
+    def _widen(self, error: CacheError) -> None:
+        """Go on in the wider type, when a value turned up that is beyond the narrow one's range."""
+        if self.dtype == WIDER_DTYPE:
+            raise error
+        self.dtype = WIDER_DTYPE
+        self.store, self._why_not = self.open_store(WIDER_DTYPE)
 
     def _lacking(self, ids: Sequence[str], views: Sequence[str]) -> list[str]:
         lacking = []
@@ -143,17 +176,24 @@ def open_states(
     """
     tried = [samples[id_] for id_ in list(digests)[: NUM_TRIED * prefix.batch_size]]
     trial = _try(prefix, preprocess, tried)
-    with feature_store(prefix, preprocess, dtype=trial.dtype) as store:
-        note = _why_not_kept(store, trial, prefix, len(digests) * num_views)
+    num_values = len(digests) * num_views * prefix.spec.width
+    with ExitStack() as stack:
+
+        def open_store(dtype: str) -> tuple[FeatureStore, str]:
+            store = stack.enter_context(feature_store(prefix, preprocess, dtype=dtype))
+            if not store.writable:
+                return store, f"{store.why or 'the feature store cannot be written to'}."
+            why = _why_not_kept(store, trial, num_values * store.dtype.itemsize)
+            return (FeatureStore.nowhere(dtype=dtype, shape=store.shape) if why else store), why
+
         yield StateReader(
             prefix=prefix,
             preprocess=preprocess,
             samples=samples,
             digests=digests,
-            store=FeatureStore.nowhere(dtype=trial.dtype, shape=store.shape) if note else store,
             augment=augment,
-            keeps=not note,
-            note=note,
+            open_store=open_store,
+            dtype=trial.dtype,
         )
 
 
@@ -175,23 +215,19 @@ def _try(prefix: Prefix, preprocess: ImagePreprocess, samples: Sequence[Sample])
     values = np.concatenate([batch.vectors[:, 0] for batch in batches])
     largest = float(np.abs(values).max(initial=0.0))
     keys = [store_key(bytes.fromhex(batch.hashes[id_])) for batch in batches for id_ in batch.ids]
-    narrow = largest * HEADROOM < np.finfo(np.float16).max
+    narrow = largest * HEADROOM < float(np.finfo(np.float16).max)
     return _Trial(dtype=DTYPE if narrow else WIDER_DTYPE, keys=keys, values=values, seconds=seconds)
 
 
-def _why_not_kept(store: FeatureStore, trial: _Trial, prefix: Prefix, num_states: int) -> str:
-    """Why states cannot be kept or had better not be; '' where they can."""
-    where = f"the features at {prefix.spec.cut} are computed again in every epoch:"
-    if not store.writable:
-        return f"{where} {store.why or 'the feature store cannot be written to'}."
-    wanted = num_states * prefix.spec.width * np.dtype(trial.dtype).itemsize
+def _why_not_kept(store: FeatureStore, trial: _Trial, num_bytes: int) -> str:
+    """Why states had better not be kept; '' where they had."""
     allowed = cache_limit() * SHARE_OF_LIMIT
-    if wanted > allowed:
-        return f"{where} they would take {wanted / 1e9:.1f} GB, more than {allowed / 1e9:.1f} GB, half of the cache's limit."
+    if num_bytes > allowed:
+        return f"they would take {num_bytes / 1e9:.3g} GB, more than {allowed / 1e9:.3g} GB, half of the cache's limit."
     store.put_many(trial.keys, trial.values)
     started = time.perf_counter()
     store.get_many(trial.keys)
     reading = time.perf_counter() - started
     if reading > trial.seconds:
-        return f"{where} reading them back takes {reading / trial.seconds:.1f} times as long as computing them."
+        return f"reading them back takes {reading / trial.seconds:.1f} times as long as computing them."
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from headstart.report.adaptation import describe_tuning, list_attempted, unit_of_gain
 from headstart.report.sections import describe_model, list_facts, write_usage
 from headstart.report.words import headline, is_number, number, show
 
@@ -42,6 +43,7 @@ def model_card(report: dict[str, Any]) -> str:
         _fence(python, "python"),
         _write_labels(summary.get("labels") or []),
         _write_evidence(report),
+        _write_tuning(report),
         _write_limits(report),
         _write_backbone(report),
         "The whole evidence is in `report.html`, and as data in `report.json`.",
@@ -70,6 +72,22 @@ def _write_evidence(report: dict[str, Any]) -> str:
         return ""
     basis = f"Measured on {_escape(show(evaluation['basis']))}.\n\n" if evaluation.get("basis") else ""
     return f"## Evidence\n\n{basis}| Metric | Value | 95 % interval |\n|---|---:|---:|\n" + "\n".join(rows)
+
+
+def _write_tuning(report: dict[str, Any]) -> str:
+    told = describe_tuning(report)
+    if not told:
+        return ""
+    tuning = report["tuning"]
+    facts = [f"Strategy: {_escape(show(tuning['kept']))}"]
+    if tuning.get("cut"):
+        facts.append(f"Cut: behind {_escape(show(tuning['cut']))}; what is before it is frozen")
+    for attempt in list_attempted(report):
+        gain = (
+            f" Gain over the floor {attempt.measured} {unit_of_gain(report)}, on {attempt.basis}." if attempt.measured else ""
+        )
+        facts.append(f"{_escape(attempt.name)}: {_escape(f'{attempt.told}.{gain}')}")
+    return f"## How it was adapted\n\n{_escape(told)}\n\n" + "\n".join(f"- {fact}" for fact in facts)
 
 
 def _write_limits(report: dict[str, Any]) -> str:

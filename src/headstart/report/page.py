@@ -8,11 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import ArtifactError, MissingPackageError
-from headstart.report import charts, sections
-from headstart.report.words import duration, headline, name_items, percent, show
+from headstart.report import charts, curves, sections
+from headstart.report.adaptation import (
+    describe_losses,
+    describe_rates,
+    describe_scores,
+    describe_tuning,
+    list_attempted,
+    list_plan,
+    unit_of_gain,
+)
+from headstart.report.advice import advise, list_attempts
+from headstart.report.blocks import list_blocks
+from headstart.report.words import capitalize_first, duration, headline, is_number, name_items, percent, show
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _VOTED = " Each item counts once, as most of the repeats answered it; the scores above are means over the repeats."
+_MOST_BESIDE = 14
 _ROW = {"label", "precision", "recall", "f1", "support"}
 
 
@@ -56,6 +68,7 @@ def render_report(report: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["show"] = show
+    environment.filters["capitalize_first"] = capitalize_first
     environment.filters["drawn"] = lambda chart: Markup(chart.svg)
     return environment.get_template("report.html.j2").render(_gather(report))
 
@@ -72,7 +85,8 @@ def _gather(report: dict[str, Any]) -> dict[str, Any]:
         "tiles": sections.list_tiles(report),
         "notices": sections.list_notices(report),
         "choices": sections.list_choices(report),
-        "gate": _describe_gate(summary),
+        "tuning": _gather_tuning(report),
+        "gate": "" if report.get("tuning") else _describe_gate(summary),
         "mistakes": sections.list_mistakes(report),
         "times": _gather_times(report),
         "shell": shell,
@@ -114,10 +128,54 @@ def _gather_origins(report: dict[str, Any]) -> dict[str, Any]:
         "classes": classes,
         "most_items": max((row.get("train") or 0 for row in classes), default=0) or 1,
         "backbone_facts": sections.list_facts({name: value for name, value in backbone.items() if name != "blocks"}),
-        "blocks": backbone.get("blocks") or [],
+        "blocks": None if _shows_blocks(report) else list_blocks(report),
         "preprocess_facts": sections.list_facts(report.get("preprocess") or {}),
         "items": name_items(summary, 2),
     }
+
+
+def _gather_tuning(report: dict[str, Any]) -> dict[str, Any] | None:
+    if not (report.get("tuning") or {}).get("kept"):
+        return None
+    attempted, attempts = list_attempted(report), list_attempts(report)
+    measured = [
+        {"name": attempt.name, "gain": attempt.gain, "low": attempt.low, "high": attempt.high, "kept": attempt.kept}
+        for attempt in attempted
+        if attempt.gain is not None
+    ]
+    drawn = _gather_curves(next((each for each in attempts if each.get("kept")), {}))
+    blocks = list_blocks(report) if _shows_blocks(report) else None
+    return {
+        "told": describe_tuning(report),
+        "floor": _describe_floor(report["summary"]),
+        "advice": [advice for advice in advise(report) if advice.kind != "at chance"],
+        "attempts": attempted,
+        "gains": curves.draw_gains(measured, unit_of_gain(report)),
+        "unit": unit_of_gain(report),
+        "plans": [{"name": show(each.get("strategy", "")), "rows": list_plan(each)} for each in attempts if each.get("plan")],
+        "curves": drawn,
+        "blocks": blocks,
+        # A short table fills the place that an odd number of charts leaves.
+        "beside": blocks is not None and len(drawn) % 2 == 1 and len(blocks.rows) <= _MOST_BESIDE,
+    }
+
+
+def _gather_curves(attempt: dict[str, Any]) -> list[dict[str, Any]]:
+    history, plan = attempt.get("history") or [], attempt.get("plan") or {}
+    kept = plan.get("kept_epoch")
+    scores = "Errors" if any("valid_rmse" in row for row in history) else "Right answers"
+    drawn = (
+        ("Loss", curves.draw_losses(history, kept=kept), describe_losses(plan)),
+        (scores, curves.draw_scores(history, kept=kept), describe_scores(history)),
+        ("Learning rate", curves.draw_rates(history, kept=kept), describe_rates(plan)),
+    )
+    return [{"title": title, "chart": chart, "caption": caption} for title, chart, caption in drawn if chart]
+
+
+def _shows_blocks(report: dict[str, Any]) -> bool:
+    """Whether the blocks stand beside what was tuned; otherwise they stand with the backbone's facts."""
+    blocks = list_blocks(report)
+    return blocks is not None and blocks.trained and bool((report.get("tuning") or {}).get("kept"))
 
 
 def _gather_times(report: dict[str, Any]) -> dict[str, Any] | None:
@@ -132,21 +190,24 @@ def _gather_times(report: dict[str, Any]) -> dict[str, Any] | None:
     return {"chart": charts.draw_times(stages), "legend": legend, "total": duration(total)}
 
 
+def _describe_floor(summary: dict[str, Any]) -> str:
+    floor = summary.get("floor") or {}
+    if not is_number(floor.get("cv_accuracy")):
+        return ""
+    head = f" ({show(floor['head'])} head)" if floor.get("head") else ""
+    return f"The floor, an exactly solved head on frozen features{head}, got {floor['cv_accuracy']:.3f} in cross-validation."
+
+
 def _describe_gate(summary: dict[str, Any]) -> str:
-    gate, floor = summary.get("gate") or {}, summary.get("floor") or {}
-    told = []
-    if floor.get("cv_accuracy") is not None:
-        head = f" ({show(floor['head'])} head)" if floor.get("head") else ""
-        told.append(
-            f"The floor, an exactly solved head on frozen features{head}, got {floor['cv_accuracy']:.3f} in cross-validation."
-        )
+    gate = summary.get("gate") or {}
+    told = [_describe_floor(summary)]
     if gate.get("kept"):
         tried = ", ".join(show(name) for name in gate.get("tried") or [])
         told.append(f"Tried beside it: {tried}. Kept: {show(gate['kept'])}." if tried else f"Kept: {show(gate['kept'])}.")
     if gate.get("reason"):
         reason = show(gate["reason"])
-        told.append(f"{reason[0].upper()}{reason[1:]}{'' if reason.endswith('.') else '.'}")
-    return " ".join(told)
+        told.append(f"{capitalize_first(reason)}{'' if reason.endswith('.') else '.'}")
+    return " ".join(part for part in told if part)
 
 
 def _name_model(summary: dict[str, Any]) -> str:

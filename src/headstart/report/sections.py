@@ -6,6 +6,7 @@ import re
 import shlex
 from typing import Any
 
+from headstart.report.advice import judge_floor
 from headstart.report.words import duration, is_number, name_items, number, percent, percent_range, show
 
 MOST_MISTAKES = 24
@@ -63,7 +64,7 @@ def list_tiles(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def list_notices(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Gather warnings and findings about the data, errors first.
+    """Gather warnings, a floor at chance, and findings about the data, errors first.
 
     Args:
         report: what report.json holds.
@@ -76,6 +77,11 @@ def list_notices(report: dict[str, Any]) -> list[dict[str, Any]]:
         {"severity": "warning", "kind": "Warning", "message": show(warning), "mend": "", "items": []}
         for warning in (report["summary"].get("warnings") or [] if warnings is None else warnings)
     ]
+    chance = judge_floor(report)
+    if chance is not None:
+        told.append(
+            {"severity": "warning", "kind": "Warning, at chance", "message": chance.message, "mend": chance.mend, "items": []}
+        )
     for finding in (report.get("data") or {}).get("findings") or []:
         severity = finding.get("severity") if finding.get("severity") in _SEVERITY else "info"
         told.append({

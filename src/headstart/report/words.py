@@ -99,6 +99,31 @@ def number(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
+def capitalize_first(text: str) -> str:
+    """Begin a sentence, and leave all else as it is.
+
+    Args:
+        text: any.
+
+    Returns:
+        The text with its first letter large.
+    """
+    return text[:1].upper() + text[1:]
+
+
+def signed(value: float, form: str = ".1f") -> str:
+    """Say a difference, with its sign.
+
+    Args:
+        value: any finite number.
+        form: as in a format string, without the sign.
+
+    Returns:
+        Such as "+1.0", with a true minus sign where it is below 0.
+    """
+    return f"{value:+{form}}".replace("-", "\N{MINUS SIGN}")
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Tell whether a value out of report.json can be shown as a number.
 

@@ -13,7 +13,8 @@ from headstart.evidence.calibration import fit_label_calibration, fit_temperatur
 from headstart.evidence.metrics import count_confusion, macro_f1
 from headstart.features import FeatureTable
 from headstart.heads.choose import ChoicePlan, HeadChoice, choose_head
-from headstart.heads.linear import HeadKind, LinearHead
+from headstart.heads.linear import HeadKind
+from headstart.heads.mlp import Head
 from headstart.heads.ridge import balanced_class_weights
 from headstart.inference import ordered_map
 from headstart.records import Dataset, Splits, Task
@@ -39,7 +40,7 @@ class Floor:
     """The chosen head, the features it stands on, and how both were chosen."""
 
     block: str
-    head: LinearHead
+    head: Head
     calibration: Calibration
     choice: HeadChoice
     labels: tuple[str, ...]

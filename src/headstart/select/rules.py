@@ -17,10 +17,13 @@ from headstart.tuning.plan import TuningPlan
 # 8 points to a linear probe, with 64 it gained 6 (SetFit's own results, 10 seeds of 6 tasks).
 LEAST_LABELS_A_CLASS = 20
 LEAST_ITEMS = 50
-# From here on the whole network may be worth tuning, where the device allows it.
-MANY_LABELS_A_CLASS, MANY_ITEMS = 100, 2_000
+# From here on a CPU tunes no whole network, and keeps fewer views.
+MANY_ITEMS = 2_000
 # BiT mixes samples only from this size on.
 MIXUP_ITEMS = 20_000
+FEWEST_EPOCHS, MOST_EPOCHS = 5, 100
+# Of a head that is trained alone, on features that stay as they are.
+HEAD_RATE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +54,8 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
         SettingError: if an overruling number cannot work.
     """
     steps = _num_steps(facts)
-    batch_size = settings.batch_size or (32 if facts.num_items < 5_000 else 64)
-    most = 30 if facts.device == "cpu" else 60
-    epochs = settings.epochs or min(max(math.ceil(steps * batch_size / facts.num_items), 5), most)
+    batch_size = settings.batch_size or _batch_size(facts)
+    epochs = settings.epochs or min(max(math.ceil(steps * batch_size / facts.num_items), FEWEST_EPOCHS), MOST_EPOCHS)
     numbers: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -63,6 +65,8 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
         "num_views": _num_views(strategy, facts, epochs),
         "norm_statistics": "kept" if facts.pretrained else "updated",
         "averaging": "ema" if facts.pretrained else "none",
+        "hidden": settings.hidden_layers,
+        "dropout": settings.head_dropout,
         "interpolations": (0.25, 0.5, 0.75, 1.0) if facts.pretrained and strategy != "head" else (1.0,),
     }
     reasons = {
@@ -92,16 +96,22 @@ def _num_steps(facts: Circumstances) -> int:
     return (1_500 if facts.num_items < MIXUP_ITEMS else 5_000) * factor
 
 
+def _batch_size(facts: Circumstances) -> int:
+    """Few samples make few steps an epoch; smaller batches make more of them."""
+    return 16 if facts.num_items < 500 else 32 if facts.num_items < 5_000 else 64
+
+
 def _rates(strategy: str, facts: Circumstances) -> dict[str, float]:
     if strategy == "head":
-        return {"head_rate": 1e-3, "backbone_rate": 1e-3, "weight_decay": 1e-2}
+        return {"head_rate": HEAD_RATE, "backbone_rate": HEAD_RATE, "weight_decay": 1e-2}
     if not facts.pretrained:
         return {"head_rate": 2e-3, "backbone_rate": 2e-3, "weight_decay": 5e-2}
     if strategy == "lora":
         return {"head_rate": 1e-3, "backbone_rate": 1e-3, "weight_decay": 0.0}
     if facts.transformer:
-        return {"head_rate": 1e-3, "backbone_rate": 5e-5, "block_decay": 0.75, "weight_decay": 5e-2}
-    return {"head_rate": 1e-3, "backbone_rate": 5e-4, "block_decay": 0.8, "weight_decay": 1e-2}
+        return {"head_rate": 1e-4, "backbone_rate": 5e-5, "block_decay": 0.75, "weight_decay": 5e-2}
+    # On 200 digits of 64 pixels: 0.983 after 675 steps, where the head's rate of 1e-3 and fewer steps gave 0.953 to 0.958.
+    return {"head_rate": 1e-4, "backbone_rate": 1e-3, "weight_decay": 1e-2}
 
 
 def _num_views(strategy: str, facts: Circumstances, epochs: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from headstart.backbones.info import BackboneInfo
 from headstart.config import FitSettings
+from headstart.data.rows import count_of
 from headstart.errors import SettingError
 from headstart.records import Dataset, Splits
 from headstart.select.gate import Verdict
@@ -17,7 +19,6 @@ from headstart.select.rules import (
     LEAST_ITEMS,
     LEAST_LABELS_A_CLASS,
     MANY_ITEMS,
-    MANY_LABELS_A_CLASS,
     Circumstances,
 )
 
@@ -42,7 +43,13 @@ class Attempt:
         """As plain JSON values."""
         told = {"strategy": self.strategy, "kept": self.kept, "reason": self.reason, "seconds": round(self.seconds, 3)}
         verdict = None if self.verdict is None else self.verdict.as_json()
-        return told | {"plan": self.plan, "gate": verdict, "history": list(self.history)}
+        # JSON has neither NaN nor infinity, which the loss of a training that broke off may be.
+        history = [{name: value if _is_json(value) else None for name, value in row.items()} for row in self.history]
+        return told | {"plan": self.plan, "gate": verdict, "history": history}
+
+
+def _is_json(value: object) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def budget_seconds(settings: FitSettings, *, floor_seconds: float, device: str) -> float:
@@ -76,10 +83,8 @@ def propose(dataset: Dataset, splits: Splits, facts: Circumstances) -> tuple[tup
         return (), f"too few labels to tune: {typical:g} a class, fewer than {LEAST_LABELS_A_CLASS}"
     if not facts.pretrained:
         return ("full",), ""
-    many = typical >= MANY_LABELS_A_CLASS or facts.num_items >= MANY_ITEMS
-    if facts.device != "cpu" and many:
-        return ("last:2", "full"), ""
-    return ("last:2", "full") if facts.num_items < MANY_ITEMS else ("last:2",), ""
+    whole = facts.device != "cpu" or facts.num_items < MANY_ITEMS
+    return ("last:2", "full") if whole else ("last:2",), ""
 
 
 def check_strategy(strategy: str, info: BackboneInfo) -> str:
@@ -102,9 +107,22 @@ def check_strategy(strategy: str, info: BackboneInfo) -> str:
     if count == len(weighty):
         return "full"
     if count > len(weighty):
+        blocks = "block" if len(weighty) == 1 else "blocks"
+        several = f"last:1 to last:{len(weighty) - 1}, counted from the end of {', '.join(weighty)}; or full for all."
         raise SettingError(
-            f"strategy is {strategy!r}, and {info.name} has {len(weighty)} blocks with weights.",
-            expected=f"last:1 to last:{len(weighty) - 1}, counted from the end of {', '.join(weighty)}; or full for all.",
-            mend="--strategy last:2",
+            f"strategy is {strategy!r}, and {info.name} has {len(weighty)} {blocks} with weights.",
+            expected=several if len(weighty) > 1 else "extract or full: this network cannot be cut.",
+            mend="--strategy last:2" if len(weighty) > 2 else "--strategy full",
         )
     return strategy
+
+
+def _too_many_blocks(strategy: str, backbone: str, weighty: list[str]) -> SettingError:
+    last = len(weighty) - 1
+    what = f"strategy is {strategy!r}, and {backbone} has {count_of(len(weighty), 'block')} with weights."
+    if not last:
+        expected = f"full: the network is one block, {weighty[0]}, and trains as a whole."
+        return SettingError(what, expected=expected, mend="--strategy full")
+    choices = f"last:1 to last:{last}" if last > 1 else "last:1"
+    expected = f"{choices}, counted from the end of {', '.join(weighty)}; or full for all."
+    return SettingError(what, expected=expected, mend=f"--strategy last:{min(2, last)}")

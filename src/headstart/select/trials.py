@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from headstart.data.folds import cross_validation_folds
+from headstart.data.folds import VALID_FOLDS, cross_validation_folds
 from headstart.data.targets import encode_targets
+from headstart.features.extract import Progress
 from headstart.select.floor import Floor, FloorPlan, find_floor
 from headstart.select.gate import Verdict, hold_gate
 from headstart.select.rules import with_epochs
@@ -34,7 +35,13 @@ class Trial:
 
 
 def try_strategy(
-    prepared: Prepared, floor_plan: FloorPlan, labels: tuple[str, ...], *, num_folds: int, checkpoints: Sequence[Checkpoint]
+    prepared: Prepared,
+    floor_plan: FloorPlan,
+    labels: tuple[str, ...],
+    *,
+    num_folds: int,
+    checkpoints: Sequence[Checkpoint],
+    progress: Progress | None = None,
 ) -> Trial:
     """Hold the gate: in each fold floor and tuned network learn from the rest, and answer the items held out.
 
@@ -44,6 +51,7 @@ def try_strategy(
         labels: K labels, in order.
         num_folds: F; 1 holds out a single part.
         checkpoints: one a fold, or none.
+        progress: told of the folds done.
 
     Returns:
         The trial.
@@ -55,6 +63,8 @@ def try_strategy(
     tuned, plain, shares = [], [], []
     asked: list[str] = []
     for fold in range(num_folds):
+        if progress is not None:
+            progress(fold, num_folds)
         held = tuple(id_ for id_, place in zip(ids, folds, strict=True) if place == fold)
         rest = tuple(id_ for id_, place in zip(ids, folds, strict=True) if place != fold)
         floor = find_floor(ground.table, dataset, replace(ground.splits, train=rest), labels, floor_plan)
@@ -64,6 +74,8 @@ def try_strategy(
         plain.append(floor.answers(ground.table.features(floor.block, held), dataset.task))
         asked += held
         shares.append(trained.share)
+    if progress is not None:
+        progress(num_folds, num_folds)
     how = f"{num_folds} folds" if num_folds > 1 else "a fifth held out"
     groups = ground.splits.groups
     verdict = hold_gate(
@@ -90,9 +102,11 @@ def fit_in_budget(prepared: Prepared, *, seconds_an_item: float, seconds: float)
         The strategy with as many epochs as fit, and the number of folds; None where not even the fewest fit.
     """
     plan, count = prepared.plan, len(prepared.ground.splits.train)
+    # Epochs are chosen on a part of the items, where the data bring none for that.
+    learning = 1.0 if prepared.ground.splits.valid else 1 - 1 / VALID_FOLDS
     for num_folds in FOLD_CHOICES:
-        # A fold's share of the items, less the part its epochs are chosen on; and in the end all of them, less that part.
-        share = 0.8 * ((num_folds - 1 if num_folds > 1 else 0.8) + 1)
+        # All folds' items together, and in the end all items once more.
+        share = learning * ((num_folds - 1 if num_folds > 1 else 1 - 1 / HOLD_OUT_FOLDS) + 1)
         fitting = int(seconds / (seconds_an_item * count * share))
         least = FEWEST_EPOCHS if num_folds == FOLD_CHOICES[-1] else max(FEWEST_EPOCHS, plan.epochs // 2)
         if fitting >= min(least, plan.epochs):

@@ -14,20 +14,24 @@ import torch
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.catalog import BackboneSource
 from headstart.backbones.pooling import PooledTail
-from headstart.data.folds import cross_validation_folds
+from headstart.data.folds import split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.evidence.calibration import sigmoid, softmax
 from headstart.features import FeatureTable
 from headstart.features.compile import compile_prefix
 from headstart.features.extract import PLAIN, Progress
 from headstart.features.states import open_states
+from headstart.heads.linear import LinearHead
 from headstart.heads.ridge import balanced_class_weights
 from headstart.inference import ordered_map
 from headstart.records import Dataset, Splits, Task
 from headstart.select.floor import Floor, FloorPlan, find_floor
+from headstart.select.hidden import HiddenHead, train_hidden
+from headstart.select.rules import HEAD_RATE
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.averaging import interpolated
 from headstart.tuning.callbacks.base import Callback
+from headstart.tuning.callbacks.stopping import EarlyStopping
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.inputs import Inputs, PixelInputs, StateInputs
 from headstart.tuning.loop import Outcome, make_accelerator, tune
@@ -36,9 +40,6 @@ from headstart.tuning.losses import make_loss
 from headstart.tuning.network import TrainedHead, TunableNetwork
 from headstart.tuning.plan import TuningPlan
 from headstart.tuning.training import TrainingSet
-
-# Of the items that train, the part that epochs and interpolation are chosen on.
-VALID_FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ def prepare(ground: Ground, plan: TuningPlan, progress: Progress | None = None) 
     """
     table, dataset = ground.table, ground.dataset
     cut = cut_before(ground.backbone, plan.strategy)
-    augmentation = Augmentation(fill=table.preprocess.pad_color, seed=plan.seed)
+    augmentation = Augmentation(flip=plan.mirrored, fill=table.preprocess.pad_color, seed=plan.seed)
     views = augmentation.view_names(plan.num_views)
     learning = (*ground.splits.train, *ground.splits.valid)
     digests = {id_: bytes.fromhex(table.hashes[id_]) for id_ in learning}
@@ -125,24 +126,6 @@ def prepare(ground: Ground, plan: TuningPlan, progress: Progress | None = None) 
         reader.fill(learning, (PLAIN, *views), progress)
         inputs = StateInputs(reader=reader, views=views)
         yield Prepared(ground=ground, plan=plan, cut=cut, inputs=inputs, tail=tail, note=reader.note)
-
-
-def split_off_valid(ground: Ground, ids: Sequence[str], seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Which of some items train, and which choose epochs and interpolation: the data's own valid split, or a fifth.
-
-    Args:
-        ground: with data and splits.
-        ids: that may train.
-        seed: of the fifth.
-
-    Returns:
-        Ids that train, and ids that choose.
-    """
-    if ground.splits.valid:
-        return tuple(ids), ground.splits.valid
-    (folds,) = cross_validation_folds(ground.dataset, ids, seed=seed, groups=ground.splits.groups, num_folds=VALID_FOLDS)
-    valid = tuple(id_ for id_, fold in zip(ids, folds, strict=True) if fold == 0)
-    return tuple(id_ for id_, fold in zip(ids, folds, strict=True) if fold != 0), valid
 
 
 def train_from_floor(
@@ -165,7 +148,7 @@ def train_from_floor(
         The trained network.
     """
     ground = prepared.ground
-    learning, valid = split_off_valid(ground, ids, floor_plan.seed)
+    learning, valid = split_off_valid(ground.dataset, ground.splits, ids, floor_plan.seed)
     floor = find_floor(ground.table, ground.dataset, replace(ground.splits, train=learning), labels, floor_plan)
     return train(prepared, floor, learning, valid, **how)
 
@@ -193,9 +176,11 @@ def train(
         The trained network.
     """
     task, plan = prepared.ground.dataset.task, prepared.plan
-    network = build_network(prepared, floor, train_ids)
+    network = build_network(prepared, floor, train_ids, valid_ids)
     sets = [_training_set(prepared, floor, ids) for ids in (train_ids, valid_ids)]
     start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    if plan.patience:  # of every training, so that the gate judges what is then done
+        callbacks = (EarlyStopping(patience=plan.patience), *callbacks)
     outcome = tune(network, *sets, task=task, plan=plan, callbacks=callbacks, checkpoint=checkpoint)
     losses = {}
     for share in dict.fromkeys((0.0, *plan.interpolations)):
@@ -214,16 +199,17 @@ def train(
     )
 
 
-def build_network(prepared: Prepared, floor: Floor, ids: Sequence[str]) -> TunableNetwork:
+def build_network(prepared: Prepared, floor: Floor, ids: Sequence[str], valid_ids: Sequence[str]) -> TunableNetwork:
     """The network as training begins: the source's tail, and the floor's head with its temperature.
 
     Args:
         prepared: the strategy.
         floor: whose head it is.
         ids: of the items that train.
+        valid_ids: of those that a training is watched on.
     """
     table, plan = prepared.ground.table, prepared.plan
-    head = TrainedHead.from_exact(table.features(floor.block, ids), floor.head, floor.calibration.temperatures)
+    head = _first_head(prepared, floor, ids, valid_ids)
     tail = copy.deepcopy(prepared.tail)
     if plan.strategy == "lora":
         adapt_linear_layers(tail, plan, prepared.ground.backbone.info.name)
@@ -235,13 +221,30 @@ def build_network(prepared: Prepared, floor: Floor, ids: Sequence[str]) -> Tunab
     return network
 
 
+def _first_head(prepared: Prepared, floor: Floor, ids: Sequence[str], valid_ids: Sequence[str]) -> TrainedHead:
+    """The head that training begins with, on the network's own features."""
+    table, dataset, plan = prepared.ground.table, prepared.ground.dataset, prepared.plan
+    features = table.features(floor.block, ids)
+    if plan.norm_statistics == "updated":
+        # Untrained features change beyond recognition in the first steps, and with them whatever was solved on them.
+        values = encode_targets(dataset, ids, floor.labels) if dataset.task == "value" else None
+        return TrainedHead.from_scratch(features, max(len(floor.labels), 1), plan=plan, values=values)
+    if plan.hidden:
+        # It has no exact solution to begin with, and is trained on the frozen features first.
+        alone = replace(plan, strategy="head", head_rate=HEAD_RATE, num_views=0, mixup=0.0, cutmix=0.0, l2_sp=0.0)
+        task = HiddenHead(table=table, dataset=dataset, block=floor.block, labels=floor.labels, plan=alone)
+        return train_hidden(task, ids, valid_ids).head
+    assert isinstance(floor.head, LinearHead), "a floor's head is an exact one"
+    return TrainedHead.from_exact(features, floor.head, floor.calibration.temperatures)
+
+
 def _training_set(prepared: Prepared, floor: Floor, ids: Sequence[str]) -> TrainingSet:
     dataset = prepared.ground.dataset
     targets = encode_targets(dataset, ids, floor.labels)
     weights = None
     if prepared.plan.balance != "none" and dataset.task == "single":
         weights = balanced_class_weights(targets, len(floor.labels))
-    return TrainingSet(inputs=prepared.inputs, ids=tuple(ids), targets=targets, class_weights=weights)
+    return TrainingSet(inputs=prepared.inputs, ids=tuple(ids), targets=targets, class_weights=weights, labels=floor.labels)
 
 
 def scores_of(network: TunableNetwork, inputs: Inputs, ids: Sequence[str], *, batch_size: int = 64) -> np.ndarray:

@@ -15,10 +15,16 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from headstart.errors import SettingError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far a view may stray from its picture; each number is the largest change, 0 for none."""
+    """How far a view may stray from its picture; each number is the largest change, 0 for none.
+
+    Raises:
+        SettingError: if a number is beyond what a picture can be given.
+    """
 
     flip: bool = True
     """Mirrored left to right, half of the time."""
@@ -28,7 +34,7 @@ class Augmentation:
     """Degrees either way."""
     zoom: float = 0.1
     """Share by which the picture grows or shrinks."""
-    crop: float = 0.35
+    crop: float = 0.2
     """Largest share of the area that a random resized crop leaves out."""
     brightness: float = 0.2
     contrast: float = 0.2
@@ -38,6 +44,19 @@ class Augmentation:
     fill: tuple[int, int, int] = (124, 116, 104)
     """Colour of what a turned picture leaves open."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse changes that no picture can be given."""
+        limits = {"rotate": 180, "shear": 80, "zoom": 0.9, "crop": 0.95, "hue": 0.5}
+        limits |= dict.fromkeys(("brightness", "contrast", "saturation"), 1)
+        for name, most in limits.items():
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise SettingError(
+                    f"the augmentation's {name} is {value!r}.",
+                    expected=f"a number from 0, for none, to {most}.",
+                    mend=f"leave {name} out, or pass {name}=0.",
+                )
 
     def view_names(self, num_views: int) -> tuple[str, ...]:
         """Names of the first views, which tell all that the views do.
@@ -64,7 +83,7 @@ class Augmentation:
             (S, S, 3) uint8.
         """
         drawn = hashlib.sha256(digest + view.encode()).digest()
-        random = np.random.default_rng(np.frombuffer(drawn, np.uint32))
+        random = np.random.default_rng(np.frombuffer(drawn, "<u4"))
         image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
         side = pixels.shape[0]
         if self.flip and random.random() < 0.5:

@@ -47,7 +47,9 @@ class WeightAverage:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up what `state` gave."""
-        self._count, self._mean = state["count"], state["mean"]
+        self._count = state["count"]
+        for name, tensor in self._mean.items():
+            tensor.copy_(state["mean"][name])
 
     def _move(self, network: nn.Module, share: float) -> None:
         with torch.no_grad():
@@ -77,5 +79,5 @@ def interpolated(start: dict[str, torch.Tensor], end: dict[str, torch.Tensor], s
     if share == 1.0:
         return dict(end)
     return {
-        name: torch.lerp(start[name], tensor, share) if tensor.is_floating_point() else tensor for name, tensor in end.items()
+        name: torch.lerp(start[name].to(tensor.device), tensor, share) if tensor.is_floating_point() else tensor for name, tensor in end.items()
     }

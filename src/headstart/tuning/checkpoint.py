@@ -1,6 +1,6 @@
 """Checkpoints: all that a training needs to go on as if it had never stopped, written whole at each epoch's end.
 
-Everything random is drawn from the seed, the epoch and the batch, so no generator's state is kept.
+Everything random is drawn from the seed, the epoch and the batch's number, so no generator's state is kept.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from headstart import runtime
 from headstart.errors import TuningError
 from headstart.tuning.averaging import WeightAverage
-from headstart.tuning.callbacks.base import Callback
+from headstart.tuning.callbacks.base import Callback, call
 from headstart.tuning.training import Training
+
+# What a training has come to, besides weights and optimiser.
+PROGRESS = ("epoch", "micro_batch", "scheduled_rate", "rate_factor", "fixed_rate", "stop_training", "why_stopped", "history")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,29 +36,26 @@ class Checkpoint:
 
 
 def write_checkpoint(
-    checkpoint: Checkpoint,
-    training: Training,
-    optimiser: torch.optim.Optimizer,
-    average: WeightAverage | None,
-    callbacks: Sequence[Callback],
+    checkpoint: Checkpoint, training: Training, average: WeightAverage | None, callbacks: Sequence[Callback]
 ) -> None:
     """Write the state after an epoch, in place of that of the epoch before.
 
+    Args:
+        checkpoint: where to.
+        training: with weights and optimiser.
+        average: of the weights, if there is one.
+        callbacks: whose state is kept.
+
     Raises:
-        TuningError: if it cannot be written.
+        TuningError: if it cannot be written, or a callback's state or what it put into the logs cannot be kept.
     """
     state = {
         "about": dict(checkpoint.about),
-        "epoch": training.epoch,
         "weights": training.weights(),
-        "optimiser": optimiser.state_dict(),
+        "optimiser": training.optimiser.state_dict(),
         "average": None if average is None else average.state(),
-        "history": training.history,
-        "rate_factor": training.rate_factor,
-        "fixed_rate": training.fixed_rate,
-        "stop_training": training.stop_training,
-        "why_stopped": training.why_stopped,
-        "callbacks": [[type(callback).__name__, callback.state()] for callback in callbacks],
+        "callbacks": [[type(callback).__name__, _state_of(callback)] for callback in callbacks],
+        **{name: getattr(training, name) for name in PROGRESS},
     }
     stream = io.BytesIO()
     torch.save(state, stream)
@@ -63,13 +64,15 @@ def write_checkpoint(
 
 
 def read_checkpoint(
-    checkpoint: Checkpoint,
-    training: Training,
-    optimiser: torch.optim.Optimizer,
-    average: WeightAverage | None,
-    callbacks: Sequence[Callback],
+    checkpoint: Checkpoint, training: Training, average: WeightAverage | None, callbacks: Sequence[Callback]
 ) -> bool:
     """Go on from a checkpoint, if one is there and is wanted.
+
+    Args:
+        checkpoint: where from.
+        training: takes up weights, optimiser and progress.
+        average: of the weights, if the plan has one.
+        callbacks: take up the state of those of the same class, in order.
 
     Returns:
         Whether it did.
@@ -82,27 +85,68 @@ def read_checkpoint(
     try:
         # Tensors and plain values only: nothing in the file is run.
         state: dict[str, Any] = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
+        about = dict(state["about"])
     except Exception as error:  # torch raises whatever the unpickler met
-        raise TuningError(
-            f"the checkpoint {checkpoint.path} cannot be read: {str(error).splitlines()[0][:200]}",
-            expected="a checkpoint as this version writes it.",
-            mend="begin again, without --resume.",
-        ) from error
-    _refuse_other(checkpoint, state["about"])
-    training.set_weights(state["weights"])
-    optimiser.load_state_dict(state["optimiser"])
-    if average is not None:
-        average.restore(state["average"])
-    for name in ("epoch", "history", "rate_factor", "fixed_rate", "stop_training", "why_stopped"):
-        setattr(training, name, state[name])
-    kept = list(state["callbacks"])
+        raise _unreadable(checkpoint, error) from error
+    _refuse_other(checkpoint, about)
+    try:
+        training.set_weights(state["weights"])
+        training.optimiser.load_state_dict(state["optimiser"])
+        if average is not None:
+            average.restore(state["average"])
+        for name in PROGRESS:
+            setattr(training, name, state[name])
+        kept = list(state["callbacks"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError is load_state_dict's
+        raise _unreadable(checkpoint, error) from error
     for callback in callbacks:
         # A callback may be added or left out between the runs; the others find their own state again.
-        found = next((entry for entry in kept if entry[0] == type(callback).__name__), None)
-        if found is not None:
-            kept.remove(found)
-            callback.restore(found[1])
+        place = next((place for place, (name, _) in enumerate(kept) if name == type(callback).__name__), None)
+        if place is not None:
+            call(callback, "restore", kept.pop(place)[1])
     return True
+
+
+def _state_of(callback: Callback) -> Any:  # noqa: ANN401 - plain values of any shape
+    return _plain(call(callback, "state"), f"the state of the callback {type(callback).__name__}")
+
+
+def _plain(value: Any, where: str) -> Any:  # noqa: ANN401 - as above
+    """Make sure that a value can be read back from a checkpoint without running any code.
+
+    Args:
+        value: None, numbers, texts, tensors, and lists and dicts of these.
+        where: it is, for the message.
+
+    Returns:
+        The value, with numpy's numbers as Python's and tuples as lists.
+
+    Raises:
+        TuningError: if there is anything else in it.
+    """
+    match value:
+        case np.generic():
+            return value.item()
+        case None | bool() | int() | float() | str() | torch.Tensor():
+            return value
+        case list() | tuple():
+            return [_plain(part, where) for part in value]
+        case dict():
+            return {_plain(name, where): _plain(part, where) for name, part in value.items()}
+    raise TuningError(
+        f"{where} cannot be kept in a checkpoint: there is a {type(value).__name__} in it.",
+        expected="None, numbers, texts, tensors, and lists and dicts of these.",
+        mend="convert it, as with array.tolist().",
+    )
+
+
+def _unreadable(checkpoint: Checkpoint, error: Exception) -> TuningError:
+    told = " ".join(str(error).split())[:200]
+    return TuningError(
+        f"the checkpoint {checkpoint.path} cannot be read: {type(error).__name__}: {told}",
+        expected="a checkpoint as this version writes it.",
+        mend="begin again, without --resume.",
+    )
 
 
 def _refuse_other(checkpoint: Checkpoint, about: Mapping[str, str]) -> None:

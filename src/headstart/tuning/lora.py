@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 
+import torch
 from torch import nn
 
 from headstart.backbones.pooling import PooledTail
 from headstart.errors import SettingError
 from headstart.tuning.plan import TuningPlan
 
+# With rank 16, the update is scaled by 1.
+ALPHA = 4
+LEAST_LINEAR_SHARE = 0.5
+
 
 def adapt_linear_layers(tail: PooledTail, plan: TuningPlan, backbone: str) -> None:
     """Freeze a tail, and put a trainable adapter beside each of its linear layers.
 
+    Adapters begin by changing nothing; what of them is random follows the plan's seed.
+
     Args:
         tail: changed in place.
-        plan: with the rank.
+        plan: with rank and seed.
         backbone: its name, for the message.
 
     Raises:
-        SettingError: if the network has no linear layer.
+        SettingError: if less than half of the weights of linear and convolutional layers are in linear ones: the adapters would
+            miss most of a convolutional network, whatever small linear layers it has.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    targets = [name for name, module in tail.network.named_modules() if isinstance(module, nn.Linear)]
-    if not targets:
+    linear = {name: module for name, module in tail.network.named_modules() if isinstance(module, nn.Linear)}
+    share = _weights_of(linear.values()) / max(_weights_of(tail.network.modules()), 1)
+    if share < LEAST_LINEAR_SHARE:
         raise SettingError(
-            f"backbone {backbone!r} has no linear layer that LoRA could adapt.",
-            expected="a transformer (ViT, DINOv2, Swin, …): LoRA adapts linear layers.",
+            f"LoRA adapts linear layers, and of the weights of {backbone!r} {share:.0%} are in such layers.",
+            expected="a transformer (ViT, DINOv2, Swin, …), with half of its weights or more in linear layers.",
             mend="--strategy last:2 or full, or a transformer: --backbone timm:vit_small_patch16_224.",
         )
     tail.network.requires_grad_(False)
-    # rsLoRA's scaling keeps the update's size independent of the rank (Kalajdzievski 2023, arXiv 2312.03732).
-    config = LoraConfig(r=plan.lora_rank, lora_alpha=math.isqrt(plan.lora_rank), target_modules=targets, use_rslora=True)
-    inject_adapter_in_model(config, tail.network)
+    # rsLoRA: divided by the root of the rank, updates are of one size whatever the rank (Kalajdzievski 2023, arXiv 2312.03732).
+    config = LoraConfig(r=plan.lora_rank, lora_alpha=ALPHA, target_modules=list(linear), use_rslora=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        inject_adapter_in_model(config, tail.network)
 
 
 def merge_adapters(tail: PooledTail) -> None:
-    """Add every adapter to the layer it stands beside, and take it away."""
+    """Add every adapter to the layer it stands beside, and take it away.
+
+    Args:
+        tail: changed in place; then it has the parameters, and their names, that it had before it was adapted.
+    """
     from peft.tuners.lora import Linear
 
     for name, module in list(tail.network.named_modules()):
@@ -46,3 +61,9 @@ def merge_adapters(tail: PooledTail) -> None:
             module.merge()
             owner, _, last = name.rpartition(".")
             setattr(tail.network.get_submodule(owner), last, module.base_layer)
+
+
+def _weights_of(modules: Iterable[nn.Module]) -> int:
+    """How many weights linear and convolutional layers have; what else there is are vectors and positions."""
+    counted = (nn.Linear, nn.modules.conv._ConvNd)
+    return sum(module.weight.numel() for module in modules if isinstance(module, counted))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from headstart.backbones.flow import channel_axis
 from headstart.tuning.losses import Loss
 from headstart.tuning.plan import TuningPlan
 
@@ -53,11 +54,12 @@ def mix(
 def _with_box(inputs: Inputs, partner: torch.Tensor, share: float, random: np.random.Generator) -> tuple[Inputs, float]:
     """Paste a box of the partner's map, and give the share that is left of each sample's own."""
     state, *pooled = inputs
-    high, wide = state.shape[2:]
+    first = 1 if channel_axis(tuple(state.shape[1:])) == 2 else 2  # Swin's kin have their channels last
+    high, wide = state.shape[first : first + 2]
     sides = [max(1, round(float(np.sqrt(1 - share)) * length)) for length in (high, wide)]
     top, left = (int(random.integers(0, length - side + 1)) for length, side in zip((high, wide), sides, strict=True))
     pasted = state.clone()
-    where = (..., slice(top, top + sides[0]), slice(left, left + sides[1]))
+    where = (*[slice(None)] * first, slice(top, top + sides[0]), slice(left, left + sides[1]))
     pasted[where] = state[partner][where]
     kept = 1 - sides[0] * sides[1] / (high * wide)
     return (pasted, *(kept * part + (1 - kept) * part[partner] for part in pooled)), kept

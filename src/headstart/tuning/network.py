@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import fx, nn
 
 from headstart.backbones.pooling import PooledTail
 from headstart.heads.linear import LinearHead
-from headstart.tuning.plan import NormStatistics
+from headstart.heads.mlp import Head, MlpHead
+from headstart.tuning.plan import NormStatistics, TuningPlan
 
 NORMS = (
     nn.modules.batchnorm._BatchNorm,
@@ -19,11 +21,27 @@ NORMS = (
 )
 
 
+class InUnits(nn.Module):
+    """Puts scores of deviation 1 into the targets' units: a rate that suits one may be nothing to the other."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, targets: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(float(targets.mean())))
+        self.register_buffer("scale", torch.tensor(float(targets.std()) or 1.0))
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        """From (B, 1) to (B, 1)."""
+        return scores * self.scale + self.mean
+
+
 class TrainedHead(nn.Module):
     """A head on standardised features: linear, or with hidden layers.
 
     Raw features differ in scale by orders of magnitude from block to block, and one learning rate would be too much for some
-    weights and nothing for others; so the head sees them with mean 0 and deviation 1, and `as_linear` folds that in.
+    weights and nothing for others; so the head sees them with mean 0 and deviation 1, and `as_head` folds that in.
     """
 
     mean: torch.Tensor
@@ -54,34 +72,50 @@ class TrainedHead(nn.Module):
         """
         num_outputs, width = head.weight.shape
         made = cls(features, nn.Sequential(nn.Linear(width, num_outputs)))
-        weight = torch.from_numpy((head.weight / temperatures[:, None]).astype(np.float32))
-        bias = torch.from_numpy((head.bias / temperatures).astype(np.float32))
+        weight = head.weight.astype(np.float64) / temperatures[:, None]
+        linear = made.layers[0]
         with torch.no_grad():
-            linear = made.layers[0]
-            linear.weight.copy_(weight * made.scale)  # type: ignore[operator]
-            linear.bias.copy_(bias + weight @ made.mean)  # type: ignore[operator]
+            linear.weight.copy_(torch.from_numpy(weight * made.scale.numpy()))  # type: ignore[operator]
+            linear.bias.copy_(torch.from_numpy(head.bias / temperatures + weight @ made.mean.numpy()))  # type: ignore[operator]
         return made
 
     @classmethod
     def with_hidden(
-        cls, features: np.ndarray, num_outputs: int, *, hidden: tuple[int, ...], dropout: float, seed: int
+        cls, features: np.ndarray, num_outputs: int, *, plan: TuningPlan, values: np.ndarray | None = None
     ) -> TrainedHead:
         """A head with hidden layers, each followed by ReLU and dropout; it begins at random.
 
         Args:
             features: (N, D) of the training items.
             num_outputs: K.
-            hidden: width of each hidden layer.
-            dropout: share of a hidden layer's outputs left out in training, in [0, 1).
-            seed: of the first weights.
+            plan: with the widths of the hidden layers, the dropout and the seed of the first weights.
+            values: (N,) what the training items' scores are to become, where that is a value in any unit; else None.
         """
-        widths = [features.shape[1], *hidden]
+        widths = [features.shape[1], *plan.hidden]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(plan.seed)
             parts: list[nn.Module] = []
             for before, behind in pairwise(widths):
-                parts += [nn.Linear(before, behind), nn.ReLU(), nn.Dropout(dropout)]
-            return cls(features, nn.Sequential(*parts, nn.Linear(widths[-1], num_outputs)))
+                parts += [nn.Linear(before, behind), nn.ReLU(), nn.Dropout(plan.dropout)]
+            parts.append(nn.Linear(widths[-1], num_outputs))
+        return cls(features, nn.Sequential(*parts, *([] if values is None else [InUnits(values)])))
+
+    @classmethod
+    def from_scratch(
+        cls, features: np.ndarray, num_outputs: int, *, plan: TuningPlan, values: np.ndarray | None = None
+    ) -> TrainedHead:
+        """A head for a network that is trained from scratch: nothing of what the untrained features are like stays in it.
+
+        Args:
+            features: (N, D), of which only D counts.
+            num_outputs: K.
+            plan: with the hidden layers, if any, and the seed.
+            values: as for `with_hidden`.
+        """
+        made = cls.with_hidden(features, num_outputs, plan=plan, values=values)
+        made.mean.zero_()
+        made.scale.fill_(1.0)
+        return made
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """From features (B, D) to scores (B, K)."""
@@ -96,11 +130,18 @@ class TrainedHead(nn.Module):
         weight, bias = pairs[0]
         raw = weight / self.scale.cpu().numpy()
         pairs[0] = (raw, bias - raw @ self.mean.cpu().numpy())
+        if isinstance(self.layers[-1], InUnits):
+            mean, scale = (float(part) for part in (self.layers[-1].mean, self.layers[-1].scale))
+            weight, bias = pairs[-1]
+            pairs[-1] = (weight * scale, bias * scale + mean)
         return [(weight.astype(np.float32), bias.astype(np.float32)) for weight, bias in pairs]
 
-    def as_linear(self) -> LinearHead:
-        """The head on raw features, if it has no hidden layer."""
-        ((weight, bias),) = self.dense_layers()
+    def as_head(self) -> Head:
+        """The head on raw features, without torch."""
+        layers = self.dense_layers()
+        if len(layers) > 1:
+            return MlpHead(layers=tuple(layers))
+        ((weight, bias),) = layers
         return LinearHead(kind="tuned", weight=weight, bias=bias)
 
 
@@ -126,6 +167,7 @@ class TunableNetwork(nn.Module):
         self.head = head
         self.columns = columns
         self.norm_statistics = norm_statistics
+        self.frozen = frozenset(name for name, parameter in self.named_parameters() if not parameter.requires_grad)
 
     def forward(self, state: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
         """Give scores (B, K) for states (B, …) and pooled features (B, P)."""
@@ -133,55 +175,85 @@ class TunableNetwork(nn.Module):
         return self.head(features[:, self.columns])
 
     def train(self, mode: bool = True) -> TunableNetwork:
-        """Training mode, but for normalisation layers whose statistics are kept, and layers without any trained weight."""
+        """Training mode, save for what is frozen: normalisation whose statistics are kept, and blocks that do not train."""
         super().train(mode)
         if mode and self.norm_statistics == "kept":
-            for module in self.modules():
-                if isinstance(module, NORMS):
-                    module.train(False)
+            self.rest_norms()
+        if mode and self.tail is not None:
+            network = self.tail.network
+            parameters = dict(network.named_parameters())
+            for block in tail_blocks(network):
+                trains = any(parameters[name].requires_grad for name in block.parameters)
+                for layer in () if trains else block.layers:
+                    network.get_submodule(layer).train(False)
         return self
 
+    def rest_norms(self) -> None:
+        """Put normalisation layers into evaluation mode: they go by the statistics they have, and learn none."""
+        for module in self.modules():
+            if isinstance(module, NORMS):
+                module.train(False)
+
     def blocks(self) -> list[list[str]]:
-        """Names of the tail's parameters by block, first block first; blocks without parameters are left out."""
+        """Names of the tail's parameters by block, first block first, without those that were frozen from the start.
+
+        Blocks without parameters are left out.
+        """
         if self.tail is None:
             return []
-        return [[f"tail.network.{name}" for name in names] for names in parameters_by_block(self.tail.network)]
+        named = ([f"tail.network.{name}" for name in names] for names in parameters_by_block(self.tail.network))
+        trained = ([name for name in names if name not in self.frozen] for names in named)
+        return [names for names in trained if names]
 
 
-def parameters_by_block(network: nn.Module) -> list[list[str]]:
-    """Names of a tapped network's parameters, by the block they belong to.
+@dataclass(frozen=True, kw_only=True)
+class TailBlock:
+    """What a block of a tail consists of."""
+
+    parameters: tuple[str, ...]
+    """Names, of those that no earlier block has; at least one."""
+    layers: tuple[str, ...]
+    """Names of the modules."""
+
+
+def tail_blocks(network: nn.Module) -> list[TailBlock]:
+    """Tell a tapped network's parameters and layers by the block they belong to.
 
     Args:
         network: gives a list with the output of each of its blocks.
 
     Returns:
-        For each block that has some, its parameters' names.
+        The blocks that have parameters, first to last.
     """
     if not isinstance(network, fx.GraphModule):
-        return [[name for name, _ in network.named_parameters()]]
+        children = tuple(name for name, _ in network.named_children())
+        return [TailBlock(parameters=tuple(name for name, _ in network.named_parameters()), layers=children)]
     (output,) = (node for node in network.graph.nodes if node.op == "output")
     ends = set(output.all_input_nodes)
-    seen: set[str] = set()
-    blocks: list[list[str]] = [[]]
+    # Taken out one by one, so that each is in one block, under one name, though two layers may share it.
+    left = {parameter: name for name, parameter in network.named_parameters()}
+    blocks: list[tuple[list[str], list[str]]] = [([], [])]
     for node in network.graph.nodes:
-        for name in _parameters_of(network, node):
-            if name not in seen:
-                seen.add(name)
-                blocks[-1].append(name)
+        parameters, layers = blocks[-1]
+        parameters += [left.pop(parameter) for parameter in _parameters_of(network, node) if parameter in left]
+        if node.op == "call_module":
+            layers.append(str(node.target))
         if node in ends:
-            blocks.append([])
-    return [names for names in blocks if names]
+            blocks.append(([], []))
+    return [TailBlock(parameters=tuple(names), layers=tuple(layers)) for names, layers in blocks if names]
 
 
-def _parameters_of(network: fx.GraphModule, node: fx.Node) -> Iterator[str]:
+def parameters_by_block(network: nn.Module) -> list[list[str]]:
+    """Names of a tapped network's parameters, by the block they belong to, first block first."""
+    return [list(block.parameters) for block in tail_blocks(network)]
+
+
+def _parameters_of(network: fx.GraphModule, node: fx.Node) -> Iterator[nn.Parameter]:
     target = str(node.target)
     if node.op == "call_module":
-        for name, _ in network.get_submodule(target).named_parameters():
-            yield f"{target}.{name}"
-    elif node.op == "get_attr" and isinstance(_attribute(network, target), nn.Parameter):
-        yield target
-
-
-def _attribute(network: nn.Module, target: str) -> object:
-    owner, _, name = target.rpartition(".")
-    return getattr(network.get_submodule(owner), name)
+        yield from network.get_submodule(target).parameters()
+    elif node.op == "get_attr":
+        owner, _, name = target.rpartition(".")
+        value = getattr(network.get_submodule(owner), name)
+        if isinstance(value, nn.Parameter):
+            yield value

@@ -10,6 +10,7 @@ from headstart.errors import SettingError
 
 Averaging = Literal["none", "ema", "swa"]
 NormStatistics = Literal["kept", "updated"]
+Balance = Literal["none", "weights", "sampler"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class TuningPlan:
     """Share of the steps in which the rates rise, in [0, 1)."""
     num_views: int = 0
     """K augmented views of each training item, one an epoch in turn; 0 trains on the items as they are."""
+    mirrored: bool = True
+    """Whether views may be mirrored left to right; not where a mirror image means something else."""
     label_smoothing: float = 0.0
     mixup: float = 0.0
     """Alpha of the Beta distribution that two samples are mixed by; 0 mixes none."""
@@ -58,7 +61,7 @@ class TuningPlan:
     """Epochs without a lower validation loss after which training ends; 0 never ends early."""
     interpolations: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     """Shares of the tuned weights against the starting ones, of which validation chooses (Wortsman et al. 2022, WiSE-FT)."""
-    balance: Literal["none", "weights", "sampler"] = "none"
+    balance: Balance = "none"
     """Whether rare classes count more in the loss, or are drawn more often."""
     lora_rank: int = 16
     hidden: tuple[int, ...] = ()

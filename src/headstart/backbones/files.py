@@ -1,0 +1,146 @@
+"""Weights on the user's own disk: checkpoints of timm, and models that `fit` saved. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from headstart.errors import BackboneError
+
+# In a saved model's folder: the tensors that tuning changed.
+CHANGES = "tail.safetensors"
+MANIFEST = "headstart.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """A checkpoint that was found."""
+
+    path: Path
+    architecture: str
+    """'' where neither the name nor a config.json tells it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedBackbone:
+    """What a saved model says of the backbone inside it."""
+
+    base: str
+    """The name that opens the weights before tuning changed any."""
+    base_sha256: str
+    """Of those weights; '' where the model does not say."""
+    modality: str
+    image_size: int | None
+    """Side in pixels of the model's input."""
+    changes_path: Path | None
+    """The tensors that tuning changed, their checksum compared; None where it changed none."""
+
+
+def find_weights(name: str, rest: str) -> WeightsFile:
+    """Find a timm checkpoint.
+
+    Args:
+        name: the whole name, for messages.
+        rest: PATH or PATH#ARCH.
+
+    Returns:
+        The weights' file, and whose they are.
+
+    Raises:
+        BackboneError: if there is none, or a folder lacks weights or config.json.
+    """
+    path_text, _, architecture = rest.partition("#")
+    path = Path(path_text).expanduser()
+    if not path.exists():
+        raise BackboneError(
+            f"backbone {name!r}: there is nothing at {path}.",
+            expected="a timm checkpoint: a folder with config.json, or a .safetensors or .pth file.",
+            mend="check the path; file:PATH#ARCH names the architecture of a bare weights file.",
+        )
+    if not path.is_dir():
+        return WeightsFile(path=path, architecture=architecture)
+    known = ("model.safetensors", "pytorch_model.bin", "model.pth")
+    weights = next((path / file for file in known if (path / file).is_file()), None)
+    config = path / "config.json"
+    if weights is None or not config.is_file():
+        raise BackboneError(
+            f"backbone {name!r}: the folder {path} holds no {'weights' if weights is None else 'config.json'}.",
+            expected="config.json with an 'architecture', and model.safetensors or pytorch_model.bin.",
+            mend=(
+                f"name it as artifact:{path}: it is a model that `headstart fit` saved."
+                if (path / MANIFEST).is_file()
+                else "save it with timm.models.save_for_hf, or name the weights' file itself: file:PATH#ARCH."
+            ),
+        )
+    return WeightsFile(path=weights, architecture=architecture or _named_in(config))
+
+
+def _named_in(config: Path) -> str:
+    try:
+        told = json.loads(config.read_text(encoding="utf-8"))
+        return str(told.get("architecture", ""))
+    except (OSError, ValueError, AttributeError) as error:
+        raise BackboneError(
+            f"{config} cannot be read ({type(error).__name__}: {error}).",
+            expected="a JSON object with an 'architecture', as timm.models.save_for_hf writes it.",
+            mend="correct it, or name the architecture: file:PATH#ARCH.",
+        ) from error
+
+
+def read_saved(name: str, folder: Path) -> SavedBackbone:
+    """Read what a saved model says of its backbone.
+
+    Args:
+        name: the whole name, for messages.
+        folder: that `fit` made.
+
+    Returns:
+        The backbone's base, and what tuning changed of it.
+
+    Raises:
+        BackboneError: if the folder is no saved model, or what tuning changed is not what was saved.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        seen = "there is nothing there" if not folder.exists() else f"it holds no {MANIFEST}"
+        raise BackboneError(
+            f"backbone {name!r}: {folder} is no saved model: {seen}.",
+            expected="the folder of a model that `headstart fit --out` made.",
+            mend="check the path behind artifact:.",
+        )
+    try:
+        told = json.loads(manifest.read_text(encoding="utf-8"))
+        backbone, files = dict(told["backbone"]), dict(told["files"])
+        base = str(backbone.get("base") or backbone["name"])
+        if base.startswith("artifact:"):
+            raise ValueError(f"its backbone is {base}, which should be the one that was tuned first")
+        found = SavedBackbone(
+            base=base,
+            # A model whose backbone had no tuning before it needs no second checksum.
+            base_sha256=str(backbone.get("base_sha256") or ("" if backbone.get("base") else backbone["sha256"])),
+            modality=str(told["modality"]),
+            image_size=int(told["preprocess"]["image_size"]),
+            changes_path=folder / CHANGES if CHANGES in files else None,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BackboneError(
+            f"backbone {name!r}: {manifest} cannot be read ({type(error).__name__}: {error}).",
+            expected="the file as `headstart fit` wrote it.",
+            mend="copy the whole folder again from where it was made.",
+        ) from error
+    if found.changes_path and not (found.changes_path.is_file() and sha256_of(found.changes_path) == files[CHANGES]):
+        why = "its sha256 differs" if found.changes_path.exists() else "it is gone"
+        raise BackboneError(
+            f"backbone {name!r}: {found.changes_path} is not what was saved: {why}.",
+            expected="the file as `headstart fit` wrote it.",
+            mend="copy the whole folder again from where it was made.",
+        )
+    return found
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
