@@ -573,9 +573,10 @@ def test_a_geometry_that_is_asked_for_is_used_and_saved(drawn, geometry):
 def test_the_options_are_saved_with_the_model(artifact):
     settings = json.loads((artifact / "headstart.json").read_text())["settings"]
     assert settings == {
-        "modality": "auto", "task": "auto", "backbone": "auto", "strategy": "auto", "balance": "auto", "head": "auto",
+        "modality": "auto", "task": "auto", "backbone": "auto", "strategy": "extract", "balance": "auto", "head": "auto",
         "geometry": "auto", "image_size": None, "budget": None, "seed": 0, "item_column": None, "label_column": None,
-        "group_column": None, "split_column": None, "merge_labels": [],
+        "group_column": None, "split_column": None, "merge_labels": [], "epochs": None, "batch_size": None,
+        "learning_rate": None, "resume": False, "hidden": None, "dropout": None,
     }  # fmt: skip
 
 
@@ -670,12 +671,12 @@ def test_what_fails_while_it_moves_into_place_puts_the_older_model_back(artifact
         ("merge_labels", "a=b", "merge_labels is 'a=b', of type str"),
         ("budget", "soon", "budget is 'soon'"),
         ("budget", -3, "budget is -3"),
-        ("epochs", 3, "fit has no option 'epochs'"),
+        ("epochs", 0, "epochs is 0"),
         ("balence", "auto", "fit has no option 'balence'"),
         ("task", "singel", "task is 'singel'"),
         ("geometry", "stretch", "geometry is 'stretch'"),
-        ("head", "mlp", "head is 'mlp'"),
-        ("strategy", "full", "strategy is 'full'"),
+        ("head", "deep", "head is 'deep'"),
+        ("strategy", "first:2", "strategy is 'first:2'"),
         ("modality", "video", "modality is 'video'"),
     ],
 )

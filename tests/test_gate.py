@@ -11,6 +11,7 @@ import torch
 from headstart.backbones import locate, open_backbone
 from headstart.backbones.pooling import PooledBlocks, PooledTail
 from headstart.config import FitSettings
+from headstart.data.folds import VALID_FOLDS
 from headstart.data.targets import encode_targets
 from headstart.features import FeatureTable
 from headstart.features.prefix import BlockSlice, PrefixSpec
@@ -381,7 +382,7 @@ def budgeted(num_items, epochs, seconds, each, *, valid=0):
 
 def cost(num_items, epochs, num_folds, each, *, valid=0):
     """Seconds of all trainings, counted item by item: in each fold, and in the end."""
-    part = 1.0 if valid else 0.8
+    part = 1.0 if valid else 1 - 1 / VALID_FOLDS  # the rest chooses epochs
     in_folds = num_items * 0.8 if num_folds == 1 else num_folds * num_items * (num_folds - 1) / num_folds
     return (in_folds + num_items) * part * epochs * each
 

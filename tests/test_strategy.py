@@ -134,16 +134,16 @@ def test_a_network_that_is_one_block_can_only_be_tuned_whole():
     with pytest.raises(SettingError) as told:
         check_strategy("last:2", info_of(10))
     assert told.value.what == "strategy is 'last:2', and net has 1 block with weights."
-    assert told.value.expected == "full: the network is one block, block0, and trains as a whole."
+    assert told.value.expected == "extract or full: this network cannot be cut."
     assert told.value.mend == "--strategy full"
 
 
 def test_the_way_out_that_is_named_works():
-    info = info_of(10, 20)
-    with pytest.raises(SettingError) as told:
-        check_strategy("last:3", info)
-    check_strategy(told.value.mend.removeprefix("--strategy "), info)
-    assert "last:1, counted from the end of block0, block1; or full for all." in told.value.expected
+    for weights in ([10], [10, 20], [10, 20, 30]):
+        with pytest.raises(SettingError) as told:
+            check_strategy("last:9", info_of(*weights))
+        way_out = told.value.mend.removeprefix("--strategy ")
+        assert check_strategy(way_out, info_of(*weights)) == way_out
 
 
 @pytest.mark.parametrize("strategy", ["auto", "extract", "full", "lora"])

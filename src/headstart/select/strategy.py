@@ -11,7 +11,6 @@ import numpy as np
 
 from headstart.backbones.info import BackboneInfo
 from headstart.config import FitSettings
-from headstart.data.rows import count_of
 from headstart.errors import SettingError
 from headstart.records import Dataset, Splits
 from headstart.select.gate import Verdict
@@ -115,14 +114,3 @@ def check_strategy(strategy: str, info: BackboneInfo) -> str:
             mend="--strategy last:2" if len(weighty) > 2 else "--strategy full",
         )
     return strategy
-
-
-def _too_many_blocks(strategy: str, backbone: str, weighty: list[str]) -> SettingError:
-    last = len(weighty) - 1
-    what = f"strategy is {strategy!r}, and {backbone} has {count_of(len(weighty), 'block')} with weights."
-    if not last:
-        expected = f"full: the network is one block, {weighty[0]}, and trains as a whole."
-        return SettingError(what, expected=expected, mend="--strategy full")
-    choices = f"last:1 to last:{last}" if last > 1 else "last:1"
-    expected = f"{choices}, counted from the end of {', '.join(weighty)}; or full for all."
-    return SettingError(what, expected=expected, mend=f"--strategy last:{min(2, last)}")

@@ -79,5 +79,6 @@ def interpolated(start: dict[str, torch.Tensor], end: dict[str, torch.Tensor], s
     if share == 1.0:
         return dict(end)
     return {
-        name: torch.lerp(start[name].to(tensor.device), tensor, share) if tensor.is_floating_point() else tensor for name, tensor in end.items()
+        name: torch.lerp(start[name].to(tensor.device), tensor, share) if tensor.is_floating_point() else tensor
+        for name, tensor in end.items()
     }
