@@ -219,7 +219,7 @@ def test_a_checkpoint_that_is_not_there(place, pictures):
     [
         (("--task", "singel"), "task is 'singel'"),
         (("--balance", "heavy"), "balance is 'heavy'"),
-        (("--strategy", "full"), "strategy is 'full'"),
+        (("--strategy", "ful"), "strategy is 'ful'"),
         (("--budget", "soon"), "budget is 'soon'"),
         (("--image-size", "5"), "image_size is 5"),
         (("--seed", "-1"), "seed is -1"),

@@ -34,6 +34,8 @@ _KINDS = dict.fromkeys(_WHOLE, "a whole number") | {
     "dropout": "a number",
     "hidden": "a tuple of whole numbers, as (512, 512)",
     "resume": "True or False",
+    "find_learning_rate": "True or False",
+    "tuning": "a dict of names and values of a TuningPlan",
     "merge_labels": "a dict of found to used",
 }
 _UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -70,6 +72,10 @@ class FitSettings:
     batch_size: int | None = None
     learning_rate: float | None = None
     """The highest, of the head; the blocks' is lower in proportion."""
+    find_learning_rate: bool = False
+    """Whether a range test chooses the rate, in place of the rule."""
+    tuning: tuple[tuple[str, Any], ...] = ()
+    """Further numbers of a `TuningPlan` that overrule the rules': `tuning={"l2_sp": 0.01, "averaging": "swa"}`."""
     resume: bool = False
     """Whether to go on from the last checkpoint of a fit that was interrupted."""
     seed: int = 0
@@ -195,15 +201,15 @@ def _typed(name: str, value: Any) -> Any:  # noqa: ANN401 - from Python an optio
     match name:
         case "budget":
             return value
-        case "merge_labels" if isinstance(value, dict):
+        case "merge_labels" | "tuning" if isinstance(value, dict):
             return tuple(value.items())
-        case "merge_labels" if isinstance(value, tuple):
+        case "merge_labels" | "tuning" if isinstance(value, tuple):
             return value
         case "hidden" if isinstance(value, tuple | list) and all(_is_whole(width) for width in value):
             return tuple(index(width) for width in value)
         case "learning_rate" | "dropout" if isinstance(value, SupportsFloat) and not isinstance(value, bool | str):
             return float(value)
-        case "resume" if isinstance(value, bool):
+        case "resume" | "find_learning_rate" if isinstance(value, bool):
             return value
         case _ if name in _WHOLE and _is_whole(value):
             return index(value)

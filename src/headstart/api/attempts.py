@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,14 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from headstart import runtime
 from headstart.api.adaptation import DECIDED, HISTORY, LOGS, Adaptation, Bottom, floor_kept
 from headstart.api.checkpoints import make_checkpoint
-from headstart.api.views import CAUTIOUS_RATE
+from headstart.api.views import rate_of
 from headstart.api.writing import require_compiled
-from headstart.backbones.backbone import Backbone
 from headstart.backbones.catalog import open_source
 from headstart.backbones.files import CHANGES
 from headstart.data.targets import encode_targets
@@ -32,7 +30,7 @@ from headstart.select.gate import Verdict, hold_gate
 from headstart.select.mirror import mirror_keeps_labels
 from headstart.select.rules import Circumstances, make_plan, with_epochs
 from headstart.select.strategy import Attempt, budget_seconds
-from headstart.select.trials import Trial, fit_in_budget, seconds_an_item, try_strategy
+from headstart.select.trials import Trial, fit_in_budget, seconds_an_item, try_strategy, with_found_rate
 from headstart.select.tuned import Ground, Prepared, Trained, answers_of, changed_tensors, prepare, scores_of, train_from_floor
 from headstart.tuning.callbacks.base import Callback
 from headstart.tuning.callbacks.logs import CSVLogger, ProgressBar
@@ -63,7 +61,9 @@ class Attempts:
         torch.set_num_threads(runtime.num_cores())
         image_size = bottom.table.preprocess.image_size
         backbone = open_source(bottom.source, image_size=image_size)
-        self.facts = replace(facts, transformer=_is_transformer(backbone))
+        self.facts = replace(facts, transformer=backbone.mostly_linear)
+        self._rated: set[str] = set()
+        """Strategies whose learning rate was found by a range test."""
         self.ground = Ground(
             source=bottom.source,
             backbone=backbone,
@@ -147,18 +147,22 @@ class Attempts:
         return attempt, plan, decided["seconds_an_item"] * len(self.bottom.splits.train) * plan.epochs
 
     def _least_seconds(self, plan: TuningPlan) -> float:
-        """What making the inputs ready takes, by the rate at which the floor's features were computed."""
-        table = self.bottom.table
-        rate = table.misses / table.seconds if table.misses > table.hits else CAUTIOUS_RATE
+        """What making the inputs ready takes, by the rate at which the frozen network runs."""
         passes = 1 + plan.num_views if plan.strategy.startswith("last:") else 3
-        return passes * len(self.bottom.splits.train) / rate
+        return passes * len(self.bottom.splits.train) / rate_of(self.bottom.table, self.bottom.prefix)
 
     def _hold_out(self, prepared: Prepared, *, num_folds: int) -> Trial:
         names = [f"{prepared.plan.strategy} fold {fold + 1}" for fold in range(num_folds)]
         checkpoints = [self._checkpoint(prepared, name) for name in names]
         bottom, told = self.bottom, partial(self._tell, f"trying {prepared.plan.strategy}")
         return try_strategy(
-            prepared, bottom.plan, bottom.floor.labels, num_folds=num_folds, checkpoints=checkpoints, progress=told
+            prepared,
+            bottom.plan,
+            bottom.floor.labels,
+            num_folds=num_folds,
+            checkpoints=checkpoints,
+            progress=told,
+            may_stop=bool(bottom.splits.test),
         )
 
     def _train(self, prepared: Prepared) -> Trained:
@@ -226,8 +230,14 @@ class Attempts:
         bottom = self.bottom
         return mirror_keeps_labels(bottom.prefix, bottom.table, bottom.dataset, bottom.splits, bottom.floor)
 
-    def _prepare(self, plan: TuningPlan) -> AbstractContextManager[Prepared]:
-        return prepare(self.ground, plan, lambda done, total: self._tell(f"features for {plan.strategy}", done, total))
+    @contextmanager
+    def _prepare(self, plan: TuningPlan) -> Iterator[Prepared]:
+        told = partial(self._tell, f"features for {plan.strategy}")
+        with prepare(self.ground, plan, told) as prepared:
+            if self.bottom.settings.find_learning_rate and plan.strategy not in self._rated:
+                self._rated.add(plan.strategy)
+                prepared = with_found_rate(prepared, self.bottom.floor)
+            yield prepared
 
     def _checkpoint(self, prepared: Prepared, name: str) -> Checkpoint:
         return make_checkpoint(self.bottom, self.folder, prepared.plan, cut=prepared.cut, name=name)
@@ -280,13 +290,6 @@ def _attempt(prepared: Prepared, trained: Trained, verdict: Verdict, reason: str
 
 def _why_floor(tried: Sequence[Attempt]) -> str:
     return "; ".join(f"{attempt.strategy}: {attempt.reason}" for attempt in tried)
-
-
-def _is_transformer(backbone: Backbone) -> bool:
-    """Whether most of the weights are of linear layers."""
-    modules = list(backbone.network.modules())
-    linear = sum(module.weight.numel() for module in modules if isinstance(module, nn.Linear))
-    return 2 * linear > backbone.info.num_parameters
 
 
 def _compare(trained: np.ndarray, saved: np.ndarray) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from headstart.config import FitSettings
 from headstart.features import FeatureTable, extract
@@ -13,9 +16,6 @@ from headstart.records import Dataset, Splits
 from headstart.select.floor import question
 from headstart.select.geometry import contestants
 from headstart.select.trial import better, hold_trial
-
-# Where everything came from the store there is no rate to go by: items a second of a slow machine.
-CAUTIOUS_RATE = 20.0
 
 
 def add_flips(
@@ -40,7 +40,7 @@ def add_flips(
     Returns:
         The table to go on with, and the question asked, for the report.
     """
-    rate = table.misses / table.seconds if table.misses > table.hits else CAUTIOUS_RATE
+    rate = rate_of(table, prefix)
     items = contestants(dataset, splits.train, splits.groups)
     if settings.budget_seconds < len(table.ids) / rate or items is None:
         return table, []
@@ -58,3 +58,20 @@ def add_flips(
     seconds = table.seconds + both.seconds
     kept = replace(both, failures=table.failures, hashes=table.hashes, hits=table.hits, seconds=seconds)
     return replace(kept, misses=max(table.misses, both.misses)), [asked]
+
+
+def rate_of(table: FeatureTable, prefix: Prefix) -> float:
+    """Items a second: as a table was computed, or of one batch where its items came out of the store.
+
+    Args:
+        table: features of some items.
+        prefix: that made them.
+    """
+    if table.misses > table.hits:
+        return table.misses / table.seconds
+    side = table.preprocess.image_size
+    batch = np.zeros((prefix.batch_size, 3, side, side), np.float32)
+    prefix(batch)  # the first call takes longer
+    started = time.perf_counter()
+    prefix(batch)
+    return prefix.num_workers * prefix.batch_size / (time.perf_counter() - started)

@@ -32,6 +32,13 @@ class Backbone:
         """Names of the blocks, input to output."""
         return tuple(block.name for block in self.info.blocks)
 
+    @property
+    def mostly_linear(self) -> bool:
+        """Whether most of the weights are of linear layers, as in a transformer."""
+        modules = list(self.network.modules())
+        linear = sum(module.weight.numel() for module in modules if isinstance(module, nn.Linear))
+        return 2 * linear > self.info.num_parameters
+
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         """Run the whole network.
 

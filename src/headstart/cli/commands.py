@@ -80,6 +80,9 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     epochs: Annotated[int | None, typer.Option(help="Of tuning, in place of the rule's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Of tuning, in place of the rule's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The head's highest, in place of the rule's.")] = None,
+    find_learning_rate: Annotated[
+        bool, typer.Option("--find-learning-rate", help="By range tests, in place of the rule; tells their spread.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted fit.")] = False,
     seed: Annotated[int, typer.Option(help="Of every random step.")] = 0,
     offline: OfflineOption = False,
@@ -114,6 +117,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            find_learning_rate=find_learning_rate or None,
             resume=resume,
             seed=seed,
         )

@@ -6,11 +6,13 @@ number of samples. Rates and decays are common practice for AdamW.
 
 from __future__ import annotations
 
+import difflib
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from headstart.config import FitSettings
+from headstart.errors import SettingError
 from headstart.tuning.plan import TuningPlan
 
 # Fewer labels a class than this, and a tuned network seldom beats an exact head: with 8 a class a fine-tuned large model lost
@@ -75,8 +77,32 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
         "num_views": "" if numbers["num_views"] else "features have no augmented views",
         "mixup": f"from {MIXUP_ITEMS:,} samples on",
     }
+    numbers |= _overruling(settings)
+    reasons |= dict.fromkeys(_overruling(settings), "as asked")
     plan = TuningPlan(strategy=strategy, seed=settings.seed, reasons={k: v for k, v in reasons.items() if v}, **numbers)
     return plan if settings.learning_rate is None else with_rate(plan, settings.learning_rate)
+
+
+def _overruling(settings: FitSettings) -> dict[str, Any]:
+    """The numbers that the user sets one by one."""
+    free = {each.name for each in fields(TuningPlan)} - {
+        "strategy",
+        "seed",
+        "reasons",
+        "epochs",
+        "batch_size",
+        "hidden",
+        "dropout",
+    }
+    for name, _ in settings.tuning:
+        if name not in free:
+            near = difflib.get_close_matches(str(name), free, n=1)
+            raise SettingError(
+                f"tuning has no number called {name!r}.",
+                expected=f"one of {', '.join(sorted(free))}.",
+                mend=f"did you mean {near[0]!r}?" if near else "leave it out; epochs, batch_size and seed are options of fit.",
+            )
+    return dict(settings.tuning)
 
 
 def with_rate(plan: TuningPlan, head_rate: float) -> TuningPlan:

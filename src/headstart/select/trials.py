@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from headstart.data.folds import VALID_FOLDS, cross_validation_folds
+from headstart.data.folds import VALID_FOLDS, cross_validation_folds, split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.features.extract import Progress
 from headstart.select.floor import Floor, FloorPlan, find_floor
-from headstart.select.gate import Verdict, hold_gate
-from headstart.select.rules import with_epochs
-from headstart.select.tuned import Prepared, answers_of, scores_of, train, train_from_floor
+from headstart.select.gate import Verdict, hold_gate, item_scores
+from headstart.select.rules import with_epochs, with_rate
+from headstart.select.tuned import Prepared, answers_of, build_network, scores_of, train, train_from_floor, training_set
 from headstart.tuning.checkpoint import Checkpoint
+from headstart.tuning.rate_range import find_learning_rate
 
 # Folds of the gate, where the budget allows; one means a single part held out.
 FOLD_CHOICES = (5, 3, 1)
@@ -42,6 +43,7 @@ def try_strategy(
     num_folds: int,
     checkpoints: Sequence[Checkpoint],
     progress: Progress | None = None,
+    may_stop: bool = False,
 ) -> Trial:
     """Hold the gate: in each fold floor and tuned network learn from the rest, and answer the items held out.
 
@@ -52,6 +54,7 @@ def try_strategy(
         num_folds: F; 1 holds out a single part.
         checkpoints: one a fold, or none.
         progress: told of the folds done.
+        may_stop: leave the other folds out as soon as those done show no gain; that lets nothing pass that would not.
 
     Returns:
         The trial.
@@ -74,9 +77,10 @@ def try_strategy(
         plain.append(floor.answers(ground.table.features(floor.block, held), dataset.task))
         asked += held
         shares.append(trained.share)
+        if may_stop and np.sum(_gains(prepared, np.concatenate(tuned), np.concatenate(plain), asked, labels)) <= 0:
+            break
     if progress is not None:
         progress(num_folds, num_folds)
-    how = f"{num_folds} folds" if num_folds > 1 else "a fifth held out"
     groups = ground.splits.groups
     verdict = hold_gate(
         np.concatenate(tuned),
@@ -85,9 +89,45 @@ def try_strategy(
         dataset.task,
         groups=np.array([groups.get(id_) or f"\0{id_}" for id_ in asked]) if groups else None,
         seed=floor_plan.seed,
-        basis=f"{len(asked)} items of {how}",
+        basis=f"{len(asked)} items of {_folds_in_words(len(tuned), num_folds)}",
     )
     return Trial(verdict=verdict, ids=tuple(asked), answers=np.concatenate(tuned), shares=tuple(shares))
+
+
+def _gains(prepared: Prepared, tuned: np.ndarray, plain: np.ndarray, ids: Sequence[str], labels: tuple[str, ...]) -> np.ndarray:
+    """How much better the tuned networks answered each item."""
+    dataset = prepared.ground.dataset
+    targets = encode_targets(dataset, ids, labels)
+    return item_scores(tuned, targets, dataset.task) - item_scores(plain, targets, dataset.task)
+
+
+def _folds_in_words(done: int, num_folds: int) -> str:
+    if num_folds == 1:
+        return "a fifth held out"
+    return f"{num_folds} folds" if done == num_folds else f"the first {done} of {num_folds} folds, the others left out"
+
+
+def with_found_rate(prepared: Prepared, floor: Floor) -> Prepared:
+    """The strategy with the learning rate that range tests find.
+
+    Args:
+        prepared: the strategy, with the rules' plan.
+        floor: whose head training begins with.
+
+    Returns:
+        The strategy, with what the tests said in its plan's reasons.
+    """
+    ground, plan = prepared.ground, prepared.plan
+    learning, valid = split_off_valid(ground.dataset, ground.splits, ground.splits.train, plan.seed)
+    found = find_learning_rate(
+        lambda: build_network(prepared, floor, learning, valid),
+        training_set(prepared, floor, learning),
+        training_set(prepared, floor, valid),
+        task=ground.dataset.task,
+        plan=plan,
+    )
+    rated = with_rate(plan, found.rate)
+    return replace(prepared, plan=replace(rated, reasons=rated.reasons | {"head_rate": found.told}))
 
 
 def fit_in_budget(prepared: Prepared, *, seconds_an_item: float, seconds: float) -> tuple[Prepared, int] | None:

@@ -177,7 +177,7 @@ def train(
     """
     task, plan = prepared.ground.dataset.task, prepared.plan
     network = build_network(prepared, floor, train_ids, valid_ids)
-    sets = [_training_set(prepared, floor, ids) for ids in (train_ids, valid_ids)]
+    sets = [training_set(prepared, floor, ids) for ids in (train_ids, valid_ids)]
     start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     if plan.patience:  # of every training, so that the gate judges what is then done
         callbacks = (EarlyStopping(patience=plan.patience), *callbacks)
@@ -238,7 +238,14 @@ def _first_head(prepared: Prepared, floor: Floor, ids: Sequence[str], valid_ids:
     return TrainedHead.from_exact(features, floor.head, floor.calibration.temperatures)
 
 
-def _training_set(prepared: Prepared, floor: Floor, ids: Sequence[str]) -> TrainingSet:
+def training_set(prepared: Prepared, floor: Floor, ids: Sequence[str]) -> TrainingSet:
+    """Some items with their targets and class weights, for a training.
+
+    Args:
+        prepared: the strategy.
+        floor: for the labels.
+        ids: of the items.
+    """
     dataset = prepared.ground.dataset
     targets = encode_targets(dataset, ids, floor.labels)
     weights = None
