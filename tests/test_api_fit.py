@@ -480,7 +480,7 @@ def test_items_that_vanish_after_they_were_read_cost_only_their_pictures(draw_fo
 
 def test_same_seed_same_bytes(pictures, run_python, tmp_path):
     """In this process and in another, whatever the order of sets; another seed gives another split."""
-    code = "import sys, headstart\nsolve(sys.argv[1], out=sys.argv[2], seed=7)\n"
+    code = "import sys, headstart\nheadstart.fit(sys.argv[1], out=sys.argv[2], strategy='extract', seed=7)\n"
     process = run_python(code, pictures, tmp_path / "1.hs", PYTHONHASHSEED="12345")
     assert process.returncode == 0, process.stderr
     solve(pictures, out=tmp_path / "2.hs", seed=7)

@@ -99,6 +99,7 @@ def write_small_model(folder, prefix, task, **changes):
             "preprocess": prefix.spec.preprocess.as_json(),
             "backbone": prefix.spec.info.as_json(),
             "strategy": "extract",
+            "cut": "",
             "block": "last",
             "views": ("",),
             "settings": {},

@@ -173,6 +173,7 @@ def test_every_option_of_fit_reaches_the_model(pictures, tmp_path):
     words += ["--merge-labels", "checks=stripes", "--merge-labels", "blobs=rings", "--balance", "weights"]
     words += ["--geometry", "pad", "--budget", "2s", "--seed", "5", "--modality", "image", "--task", "single"]
     words += ["--backbone", "efficientnet-lite0", "--strategy", "extract", "--head", "linear", "--offline", "--json"]
+    words += ["--epochs", "3", "--batch-size", "8", "--learning-rate", "0.01", "--find-learning-rate"]
     summary = told(run_here("fit", table, "--out", tmp_path / "out.hs", *words))
     assert summary["labels"] == ["rings", "stripes"]
     assert (summary["counts"]["train"], summary["counts"]["test"]) == (96, 24)
@@ -181,7 +182,8 @@ def test_every_option_of_fit_reaches_the_model(pictures, tmp_path):
         "modality": "image", "task": "single", "backbone": "efficientnet-lite0", "strategy": "extract", "balance": "weights",
         "head": "linear", "geometry": "pad", "image_size": None, "budget": "2s", "seed": 5, "item_column": "where",
         "label_column": "what", "group_column": "whose", "split_column": "side",
-        "merge_labels": [["checks", "stripes"], ["blobs", "rings"]],
+        "merge_labels": [["checks", "stripes"], ["blobs", "rings"]], "epochs": 3, "batch_size": 8, "learning_rate": 0.01,
+        "find_learning_rate": True, "tuning": [], "resume": False, "hidden": None, "dropout": None,
     }  # fmt: skip
 
 

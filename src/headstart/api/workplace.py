@@ -46,8 +46,9 @@ def _open(out: str | Path | None, *, resume: bool) -> Path:
         if resume:
             raise _nothing_to_resume("no folder is named where an interrupted fit could be")
         return Path(tempfile.mkdtemp(prefix="headstart-"))
-    target, folder = Path(out), partial(out)
+    target = Path(out)
     check_replaceable(target)
+    folder = partial(out)
     if resume and not has_checkpoints(folder):
         seen = f"{folder} holds no checkpoint"
         raise _nothing_to_resume(f"{seen}, and {target} is a whole model" if target.exists() else seen)
