@@ -392,7 +392,7 @@ def cost(num_items, epochs, num_folds, each, *, valid=0):
 @pytest.mark.parametrize("epochs", [3, 5, 12, 30])
 def test_folds_and_epochs_are_as_many_as_fit(seconds, epochs, valid):
     """Five folds where at least half of the epochs fit, else three, else a single part; never fewer than five epochs."""
-    num_items, each = 500, 0.001
+    num_items, each = 1_000, 0.0005
     found = budgeted(num_items, epochs, seconds, each, valid=valid)
     choices = {}
     for num_folds in (5, 3, 1):
@@ -411,6 +411,14 @@ def test_folds_and_epochs_are_as_many_as_fit(seconds, epochs, valid):
         prepared.plan.epochs == epochs
     )
     assert ("epochs" in prepared.plan.reasons) == (prepared.plan.epochs < epochs)
+
+
+def test_a_single_part_too_small_to_show_a_gain_is_not_asked():
+    """Of 900 items a fifth is 180: where three folds do not fit, nothing is tried."""
+    enough = cost(900, 5, 1, 0.001) + 1
+    assert cost(900, 15, 3, 0.001) > enough
+    assert budgeted(900, 30, enough, 0.001) is None
+    assert budgeted(1_000, 30, enough * 10 / 9, 0.001)[1] == 1
 
 
 def test_no_time_is_no_trial():

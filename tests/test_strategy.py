@@ -58,12 +58,12 @@ def proposed(counts, *, device="cpu", pretrained=True, num_items=None, **how):
 @pytest.mark.parametrize(
     ("counts", "device", "strategies"),
     [
-        ({"a": 30, "b": 30}, "cpu", ("last:2", "full")),
-        ({"a": 30, "b": 30}, "cuda", ("last:2", "full")),
-        ({"a": 999, "b": 1_000}, "cpu", ("last:2", "full")),
+        ({"a": 30, "b": 30}, "cpu", ("full", "last:2")),
+        ({"a": 30, "b": 30}, "cuda", ("full", "last:2")),
+        ({"a": 999, "b": 1_000}, "cpu", ("full", "last:2")),
         ({"a": 1_000, "b": 1_000}, "cpu", ("last:2",)),  # the whole network would take hours there
-        ({"a": 1_000, "b": 1_000}, "cuda", ("last:2", "full")),
-        ({"a": 1_000, "b": 1_000}, "mps", ("last:2", "full")),
+        ({"a": 1_000, "b": 1_000}, "cuda", ("full", "last:2")),
+        ({"a": 1_000, "b": 1_000}, "mps", ("full", "last:2")),
     ],
 )
 def test_cheapest_first_and_the_whole_network_where_it_can_be_done(counts, device, strategies):
@@ -100,7 +100,7 @@ def test_an_untrained_network_trains_as_a_whole():
 
 
 def test_labels_of_other_tasks_are_counted_too():
-    assert proposed({"a": 60, "b": 60}, task="value") == (("last:2", "full"), "")
+    assert proposed({"a": 60, "b": 60}, task="value") == (("full", "last:2"), "")
     assert proposed({"a": 20, "b": 20}, task="value")[1] == "too few items to tune: 40 train, fewer than 50"
     samples = tuple(Sample(id=f"{n}", item=None, labels=("a",) if n % 4 else ("a", "b", "c")) for n in range(70))
     dataset = Dataset(samples=samples, labels=("a", "b", "c"), task="multi", modality="image", source="made up")

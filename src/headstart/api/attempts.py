@@ -30,7 +30,7 @@ from headstart.select.gate import Verdict, hold_gate
 from headstart.select.mirror import mirror_keeps_labels
 from headstart.select.rules import Circumstances, make_plan, with_epochs
 from headstart.select.strategy import Attempt, budget_seconds
-from headstart.select.trials import Trial, fit_in_budget, seconds_an_item, try_strategy, with_found_rate
+from headstart.select.trials import Trial, fit_in_budget, least_passes, seconds_an_item, try_strategy, with_found_rate
 from headstart.select.tuned import Ground, Prepared, Trained, answers_of, changed_tensors, prepare, scores_of, train_from_floor
 from headstart.tuning.callbacks.base import Callback
 from headstart.tuning.callbacks.logs import CSVLogger, ProgressBar
@@ -147,9 +147,8 @@ class Attempts:
         return attempt, plan, decided["seconds_an_item"] * len(self.bottom.splits.train) * plan.epochs
 
     def _least_seconds(self, plan: TuningPlan) -> float:
-        """What making the inputs ready takes, by the rate at which the frozen network runs."""
-        passes = 1 + plan.num_views if plan.strategy.startswith("last:") else 3
-        return passes * len(self.bottom.splits.train) / rate_of(self.bottom.table, self.bottom.prefix)
+        """What the strategy takes at least, by the rate at which the frozen network runs."""
+        return least_passes(plan) * len(self.bottom.splits.train) / rate_of(self.bottom.table, self.bottom.prefix)
 
     def _hold_out(self, prepared: Prepared, *, num_folds: int) -> Trial:
         names = [f"{prepared.plan.strategy} fold {fold + 1}" for fold in range(num_folds)]

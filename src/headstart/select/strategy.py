@@ -65,7 +65,7 @@ def budget_seconds(settings: FitSettings, *, floor_seconds: float, device: str) 
 
 
 def propose(dataset: Dataset, splits: Splits, facts: Circumstances) -> tuple[tuple[str, ...], str]:
-    """Which strategies are worth trying, cheapest first; and why none is, where none is.
+    """Which strategies are worth trying, the most that may be gained first; and why none is, where none is.
 
     Args:
         dataset: the samples.
@@ -83,7 +83,7 @@ def propose(dataset: Dataset, splits: Splits, facts: Circumstances) -> tuple[tup
     if not facts.pretrained:
         return ("full",), ""
     whole = facts.device != "cpu" or facts.num_items < MANY_ITEMS
-    return ("last:2", "full") if whole else ("last:2",), ""
+    return ("full", "last:2") if whole else ("last:2",), ""
 
 
 def check_strategy(strategy: str, info: BackboneInfo) -> str:

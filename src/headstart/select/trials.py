@@ -16,12 +16,17 @@ from headstart.select.gate import Verdict, hold_gate, item_scores
 from headstart.select.rules import with_epochs, with_rate
 from headstart.select.tuned import Prepared, answers_of, build_network, scores_of, train, train_from_floor, training_set
 from headstart.tuning.checkpoint import Checkpoint
+from headstart.tuning.plan import TuningPlan
 from headstart.tuning.rate_range import find_learning_rate
 
 # Folds of the gate, where the budget allows; one means a single part held out.
 FOLD_CHOICES = (5, 3, 1)
 HOLD_OUT_FOLDS = 5
 FEWEST_EPOCHS = 5
+# Of a whole network: the gate and the last training, five epochs each, every step some eight times as long as a pass forward.
+LEAST_PASSES_OF_ALL = 64
+# Fewer items held out than this can hardly show a gain, so no time is spent on asking them.
+LEAST_HELD_OUT = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,15 @@ def _folds_in_words(done: int, num_folds: int) -> str:
     return f"{num_folds} folds" if done == num_folds else f"the first {done} of {num_folds} folds, the others left out"
 
 
+def least_passes(plan: TuningPlan) -> int:
+    """The least that a strategy costs, in passes of the compiled network over the items that train.
+
+    Args:
+        plan: of the strategy.
+    """
+    return 1 + plan.num_views if plan.strategy.startswith("last:") else LEAST_PASSES_OF_ALL
+
+
 def with_found_rate(prepared: Prepared, floor: Floor) -> Prepared:
     """The strategy with the learning rate that range tests find.
 
@@ -145,6 +159,8 @@ def fit_in_budget(prepared: Prepared, *, seconds_an_item: float, seconds: float)
     # Epochs are chosen on a part of the items, where the data bring none for that.
     learning = 1.0 if prepared.ground.splits.valid else 1 - 1 / VALID_FOLDS
     for num_folds in FOLD_CHOICES:
+        if num_folds == 1 and count / HOLD_OUT_FOLDS < LEAST_HELD_OUT:
+            continue
         # All folds' items together, and in the end all items once more.
         share = learning * ((num_folds - 1 if num_folds > 1 else 1 - 1 / HOLD_OUT_FOLDS) + 1)
         fitting = int(seconds / (seconds_an_item * count * share))
