@@ -177,7 +177,8 @@ def measure_digits(*, quick: bool) -> dict[str, Any]:
     asked = [(path, label) for path, label, side in rows if side == "test"]
     # The pictures are 64 pixels wide, and so is the network's input: the whole network is then cheap to tune.
     size = ("--image-size", str(DIGIT_SIDE))
-    more = ("--budget", "15s") if quick else ()
+    # By default a minute or so may be spent here; that is too little for five folds of the whole network.
+    more = ("--budget", "15s" if quick else "4m")
     with measure.scratch_folder() as scratch:
         cache = {"HEADSTART_CACHE": str(scratch / "cache")}
         fits, right = {}, {}
