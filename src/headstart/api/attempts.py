@@ -218,11 +218,10 @@ class Attempts:
 
     def _plan(self, strategy: str) -> TuningPlan:
         plan = plan_for(self.bottom, strategy, self.facts)
-        return (
-            plan
-            if not plan.num_views
-            else replace(plan, mirrored=self._mirror[0], reasons=plan.reasons | {"mirrored": self._mirror[1]})
-        )
+        if not plan.num_views:
+            return plan
+        mirrored, why = self._mirror
+        return replace(plan, mirrored=mirrored, reasons=plan.reasons | {"mirrored": why})
 
     @cached_property
     def _mirror(self) -> tuple[bool, str]:

@@ -12,7 +12,7 @@ from headstart.data.targets import encode_targets
 from headstart.features.extract import Progress
 from headstart.select.floor import Floor, FloorPlan, find_floor
 from headstart.select.gate import Verdict, hold_gate, item_scores
-from headstart.select.rules import with_epochs, with_rate
+from headstart.select.rules import FEWEST_EPOCHS, with_epochs, with_rate
 from headstart.select.tuned import Prepared, answers_of, build_network, scores_of, train, train_from_floor, training_set
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.plan import TuningPlan
@@ -21,7 +21,6 @@ from headstart.tuning.rate_range import find_learning_rate
 # Folds of the gate, where the budget allows; one means a single part held out.
 FOLD_CHOICES = (5, 3, 1)
 HOLD_OUT_FOLDS = 5
-FEWEST_EPOCHS = 5
 # Of a whole network: the gate and the last training, five epochs each, every step some eight times as long as a pass forward.
 LEAST_PASSES_OF_ALL = 64
 # Fewer items held out than this can hardly show a gain, so no time is spent on asking them.
