@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.special
+import sklearn.metrics
 import torch
 
 from headstart.backbones import locate, open_backbone
@@ -17,8 +19,8 @@ from headstart.features import FeatureTable
 from headstart.features.prefix import BlockSlice, PrefixSpec
 from headstart.records import Dataset, Sample, Splits
 from headstart.select import trials, tuned
-from headstart.select.floor import FloorPlan, find_floor
-from headstart.select.gate import hold_gate, item_scores
+from headstart.select.floor import FloorPlan, calibrate, find_floor
+from headstart.select.gate import hold_gate, mark_items
 from headstart.select.rules import Circumstances, make_plan
 from headstart.select.trials import fit_in_budget, seconds_an_item, try_strategy
 from headstart.select.tuned import Ground, Prepared
@@ -53,17 +55,53 @@ def hold(tuned_answers, floor_answers, targets, task="single", *, groups=None, s
 # What an answer is worth
 
 
-def test_the_score_of_an_item_is_told_by_its_task():
-    answers = np.array([[0.2, 0.7, 0.1], [0.4, 0.35, 0.25]])
-    assert item_scores(answers, np.array([1, 2]), "single").tolist() == [1.0, 0.0]
-    truth = np.array([[0, 1, 1], [0, 0, 0]])
-    np.testing.assert_allclose(item_scores(answers, truth, "multi"), [2 / 3, 1.0])
+def test_an_item_of_one_label_is_right_or_wrong_and_its_loss_that_of_calibrated_scores():
+    random = np.random.default_rng(0)
+    targets = random.integers(0, 3, 90)
+    scores = 7 * one_hot(targets, 3) + 5 * random.normal(size=(90, 3))
+    marks = mark_items(scores, targets, "single")
+    assert marks.scores.tolist() == (scores.argmax(axis=1) == targets).tolist()
+
+    def losses(temperature):
+        return -scipy.special.log_softmax(scores / temperature, axis=1)[np.arange(90), targets]
+
+    # Close to the best that any temperature reaches; the calibration is a little less sure on purpose.
+    best = min(losses(temperature).mean() for temperature in np.geomspace(0.1, 100, 400))
+    assert best <= marks.losses.mean() < 1.01 * best
+    np.testing.assert_allclose(mark_items(100 * scores, targets, "single").losses, marks.losses, rtol=1e-6)
+
+
+def test_a_sure_mistake_costs_much_but_not_all():
+    targets = np.zeros(5_000, np.int64)
+    targets[0] = 1
+    marks = mark_items(one_hot(np.zeros(5_000, np.int64), 2) * 1e6, targets, "single")
+    assert 5 < marks.losses[0] < 25 and np.isfinite(marks.losses).all()
+    assert marks.scores.sum() == 4_999
+
+
+def test_several_labels_are_given_from_the_thresholds_that_suit_them():
+    random = np.random.default_rng(0)
+    truth = random.random((400, 2)) < (0.5, 0.1)
+    scores = np.where(truth, 1.0, -1.0) + random.normal(size=truth.shape) * 1.2 - (0.0, 2.5)
+    marks = mark_items(scores, truth.astype(np.float32), "multi")
+    # The second label's scores all lie low: cut at a probability of one half of its own, hardly one would be given.
+    calibration = calibrate(scores, truth.astype(np.float32), task="multi", num_labels=2)
+    given = calibration.answers(scores, "multi") >= calibration.thresholds
+    np.testing.assert_array_equal(marks.scores, (given == truth).mean(axis=1))
+    assert given[:, 1].any()
+    chances = scipy.special.expit(scores / calibration.temperatures)
+    expected = sklearn.metrics.log_loss(truth[:, 0], chances[:, 0]) + sklearn.metrics.log_loss(truth[:, 1], chances[:, 1])
+    assert marks.losses.mean() == pytest.approx(expected / 2)
+
+
+def test_values_are_told_by_their_squared_error():
     values = np.array([1.0, 3.0, 5.0])
-    found = item_scores(np.array([[1.0], [2.0], [7.0]]), values, "value")
-    np.testing.assert_allclose(found, [0.0, -1 / values.var(), -4 / values.var()])
+    marks = mark_items(np.array([[1.0], [2.0], [7.0]]), values, "value")
+    np.testing.assert_allclose(marks.scores, [0.0, -1 / values.var(), -4 / values.var()])
+    np.testing.assert_array_equal(marks.losses, -marks.scores)
     # The mean over all items is R² less 1.
-    explained = 1 - ((np.array([1.0, 2.0, 7.0]) - values) ** 2).sum() / ((values - values.mean()) ** 2).sum()
-    assert found.mean() == pytest.approx(explained - 1)
+    explained = sklearn.metrics.r2_score(values, [1.0, 2.0, 7.0])
+    assert marks.scores.mean() == pytest.approx(explained - 1)
 
 
 # Against a bootstrap by brute force
@@ -98,15 +136,20 @@ def test_interval_is_that_of_a_bootstrap_by_brute_force(task, grouped):
     # Pairs of near copies, whose members fare alike, and groups of other sizes.
     groups = np.array([f"group {number // 5 if number % 2 else number // 15}" for number in range(count)])
     verdict = hold(*pair, targets, task, groups=groups if grouped else None)
-    gains = item_scores(pair[0], targets, task) - item_scores(pair[1], targets, task)
-    low, high = brute_force(gains, groups if grouped else np.arange(count), random)
-    assert verdict.gain == pytest.approx(gains.mean())
+    ours, theirs = (mark_items(scores, targets, task) for scores in pair)
+    told = {
+        "score": (ours.scores - theirs.scores, verdict.gain, verdict.low, verdict.high),
+        "loss": (theirs.losses - ours.losses, verdict.loss_gain, verdict.loss_low, verdict.loss_high),
+    }
+    for name, (gains, gain, found_low, found_high) in told.items():
+        low, high = brute_force(gains, groups if grouped else np.arange(count), random)
+        assert gain == pytest.approx(gains.mean()), name
+        assert high > low, name
+        # The noise of a percentile of some thousand draws is a few per cent of the width.
+        np.testing.assert_allclose([found_low, found_high], [low, high], rtol=0, atol=0.12 * (high - low), err_msg=name)
     assert verdict.tuned_score - verdict.floor_score == pytest.approx(verdict.gain)
-    width = high - low
-    assert width > 0
-    # The noise of a percentile of some thousand draws is a few per cent of the width.
-    np.testing.assert_allclose([verdict.low, verdict.high], [low, high], rtol=0, atol=0.12 * width)
-    assert verdict.passed == (verdict.low > 0)
+    assert verdict.floor_loss - verdict.tuned_loss == pytest.approx(verdict.loss_gain)
+    assert verdict.passed == (verdict.loss_low > 0 and verdict.gain >= 0)
     assert verdict.num_items == count
 
 
@@ -176,12 +219,40 @@ def test_the_same_answers_never_pass():
     assert (verdict.passed, verdict.gain, verdict.low, verdict.high) == (False, 0.0, 0.0, 0.0)
 
 
+def with_margins(margins, targets):
+    """Scores that stand for the truth by a margin, or against it where that is below 0."""
+    return np.where(margins > 0, margins, 0)[:, None] * one_hot(targets, 3) + (
+        np.where(margins < 0, -margins, 0)[:, None] * one_hot((targets + 1) % 3, 3)
+    )
+
+
+def test_a_gain_too_small_for_right_and_wrong_to_tell_passes_by_the_log_loss():
+    random = np.random.default_rng(1)
+    targets = random.integers(0, 3, 200)
+    unsure = random.uniform(-0.3, 1.5, 200)
+    surer = np.where(unsure > 0, 3.0, unsure)
+    surer[np.flatnonzero(unsure < 0)[:2]] = 0.1
+    verdict = hold(with_margins(surer, targets), with_margins(unsure, targets), targets)
+    assert (verdict.gain, verdict.low) == (0.01, 0.0) and verdict.loss_low > 0.05
+    assert verdict.passed
+
+
+def test_a_model_that_is_surer_and_less_often_right_does_not_pass():
+    random = np.random.default_rng(1)
+    targets = random.integers(0, 3, 500)
+    unsure = random.choice([1.0, 0.05, -1.0], 500, p=[0.60, 0.38, 0.02])
+    sure = random.choice([1.0, -0.05], 500, p=[0.95, 0.05])
+    verdict = hold(with_margins(sure, targets), with_margins(unsure, targets), targets)
+    assert verdict.loss_low > 0 > verdict.gain
+    assert not verdict.passed
+
+
 def test_a_worse_model_does_not_pass_and_is_told_so():
     random = np.random.default_rng(0)
     targets = random.integers(0, 3, 200)
     verdict = hold(right_with(0.6, targets, random), right_with(0.9, targets, random), targets)
-    assert not verdict.passed and verdict.high < 0
-    assert verdict.told.endswith("on made up items: not better beyond doubt")
+    assert not verdict.passed and verdict.high < 0 and verdict.loss_high < 0
+    assert " on made up items; log-loss lower by -" in verdict.told and verdict.told.endswith(": not better beyond doubt")
     assert verdict.told.startswith(f"gain {verdict.gain:+.3f} [{verdict.low:+.3f}, {verdict.high:+.3f}]")
     assert json.loads(json.dumps(verdict.as_json()))["gain"] == verdict.gain
 
@@ -391,13 +462,13 @@ def cost(num_items, epochs, num_folds, each, *, valid=0):
 @pytest.mark.parametrize("seconds", [1, 3, 5, 8, 10, 12, 17, 20, 31, 40, 63, 100, 150, 1000])
 @pytest.mark.parametrize("epochs", [3, 5, 12, 30])
 def test_folds_and_epochs_are_as_many_as_fit(seconds, epochs, valid):
-    """Five folds where at least half of the epochs fit, else three, else a single part; never fewer than five epochs."""
+    """Five folds where half of the epochs fit, else three where a quarter does, else a single part; never under five epochs."""
     num_items, each = 1_000, 0.0005
     found = budgeted(num_items, epochs, seconds, each, valid=valid)
     choices = {}
     for num_folds in (5, 3, 1):
         fitting = [n for n in range(1, epochs + 1) if cost(num_items, n, num_folds, each, valid=valid) <= seconds * (1 + 1e-9)]
-        least = min(epochs, 5 if num_folds == 1 else max(5, epochs // 2))
+        least = min(epochs, max(5, {5: epochs // 2, 3: epochs // 4, 1: 0}[num_folds]))
         if fitting and fitting[-1] >= least:
             choices[num_folds] = fitting[-1]
     if not choices:
@@ -416,7 +487,7 @@ def test_folds_and_epochs_are_as_many_as_fit(seconds, epochs, valid):
 def test_a_single_part_too_small_to_show_a_gain_is_not_asked():
     """Of 900 items a fifth is 180: where three folds do not fit, nothing is tried."""
     enough = cost(900, 5, 1, 0.001) + 1
-    assert cost(900, 15, 3, 0.001) > enough
+    assert cost(900, 30 // 4, 3, 0.001) > enough
     assert budgeted(900, 30, enough, 0.001) is None
     assert budgeted(1_000, 30, enough * 10 / 9, 0.001)[1] == 1
 

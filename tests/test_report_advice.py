@@ -172,7 +172,16 @@ def test_chance_is_told_of_labelled_items_alone(report):
 
 
 def gate(gain, low, high, passed=False):
-    return {"passed": passed, "gain": gain, "low": low, "high": high, "num_items": 100, "basis": "100 items of 5 folds"}
+    loss = {
+        "loss": "log-loss",
+        "floor_loss": 0.5,
+        "tuned_loss": 0.5 - gain,
+        "loss_gain": gain,
+        "loss_low": low,
+        "loss_high": high,
+    }
+    told = {"passed": passed, "gain": gain, "low": low, "high": high, **loss}
+    return told | {"num_items": 100, "basis": "100 items of 5 folds"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from headstart.cli.show import Narrator, Shown, show_fit
 from headstart.cli.tuning import tell_tuning
 from headstart.model.model import Report
 from headstart.report import curves
-from headstart.report.adaptation import describe_losses, describe_rates, describe_tuning, list_attempted, list_plan
+from headstart.report.adaptation import describe_losses, describe_rates, describe_tuning, list_plan
+from headstart.report.attempted import list_attempted
 from headstart.report.blocks import join_alike, list_blocks, write_count
 from headstart.report.card import model_card
 from headstart.report.page import render_report
@@ -24,9 +25,23 @@ PLAN = {
     "num_views": 4, "label_smoothing": 0.1, "averaging": "ema", "ema_decay": 0.99, "interpolations": [0.25, 1.0], "hidden": [],
     "lora_rank": 16, "reasons": {"epochs": "as asked"}, "share_of_tuned_weights": 0.25, "kept_epoch": 5,
 }  # fmt: skip
-PASSED = {"passed": True, "gain": 0.041, "low": 0.013, "high": 0.07, "num_items": 514, "basis": "514 items of 5 folds"}
-UNSURE = PASSED | {"passed": False, "gain": 0.02, "low": -0.01, "high": 0.05}
-WORSE = PASSED | {"passed": False, "gain": -0.05, "low": -0.08, "high": -0.02}
+PASSED = {
+    "passed": True, "gain": 0.041, "low": 0.013, "high": 0.07, "loss": "log-loss", "floor_loss": 0.52, "tuned_loss": 0.43,
+    "loss_gain": 0.09, "loss_low": 0.03, "loss_high": 0.15, "num_items": 514, "basis": "514 items of 5 folds",
+}  # fmt: skip
+UNSURE = PASSED | {
+    "passed": False, "gain": 0.02, "low": -0.01, "high": 0.05, "tuned_loss": 0.5, "loss_gain": 0.02, "loss_low": -0.02,
+    "loss_high": 0.06,
+}  # fmt: skip
+WORSE = PASSED | {
+    "passed": False, "gain": -0.05, "low": -0.08, "high": -0.02, "tuned_loss": 0.6, "loss_gain": -0.08, "loss_low": -0.11,
+    "loss_high": -0.05,
+}  # fmt: skip
+SURER = PASSED | {"passed": False, "gain": -0.01, "low": -0.03, "high": 0.01}
+VALUES = PASSED | {"loss": "squared error", "loss_gain": 0.041, "loss_low": 0.013, "loss_high": 0.07}
+BETTER = "better than the floor beyond doubt (log-loss 0.430 against 0.520, lower by +0.030 to +0.150)"
+FAR_WORSE = "worse than the floor beyond doubt (log-loss 0.600 against 0.520, lower by −0.110 to −0.050)"
+NOT_BETTER = "not better than the floor beyond doubt (log-loss 0.500 against 0.520, lower by −0.020 to +0.060)"
 
 
 def make_history(epochs=6, **more):
@@ -94,8 +109,8 @@ def test_page_tells_what_was_tuned():
     for expected in (
         "Everything up to blocks.1 stayed frozen; the blocks behind it were trained together with the head",
         "1.0 M of 3.3 M parameters trained", "25 % of the way", "(ridge head), got 0.887 in cross-validation",
-        "+4.1 [+1.3, +7.0]", "−5.0 [−8.0, −2.0]", "2 min 42 s", "Kept: better than the floor beyond doubt.",
-        "Dropped: the gain may be chance, its interval holds 0.", "Dropped: worse than the floor beyond doubt.",
+        "+4.1 [+1.3, +7.0]", "−5.0 [−8.0, −2.0]", "2 min 42 s", f"Kept: {BETTER}.",
+        f"Dropped: {NOT_BETTER}.", f"Dropped: {FAR_WORSE}.",
         "Measured on 514 items of 5 folds.", "The numbers of full", "highest learning rate of the head 0.001",
         "epochs 6 as asked", "samples a step 32", "the cut everything above ran once", "blocks.2 32 605,440 trained",
         "stem 32 928 frozen", "pool 32 0 no weights",
@@ -215,10 +230,18 @@ def test_other_strategies_have_their_own_words():
 @pytest.mark.parametrize(
     ("kept", "gate", "reason", "told"),
     [
-        (True, PASSED, "as asked; …", "kept, as asked: better than the floor beyond doubt"),
-        (True, UNSURE, "as asked; …", "kept, as asked: not better than the floor beyond doubt"),
-        (True, WORSE, "as asked; …", "kept, as asked: worse than the floor beyond doubt"),
-        (False, PASSED, "…", "dropped: better than the floor beyond doubt, but another scored higher"),
+        (True, PASSED, "as asked; …", f"kept, as asked: {BETTER}"),
+        (True, UNSURE, "as asked; …", f"kept, as asked: {NOT_BETTER}"),
+        (True, WORSE, "as asked; …", f"kept, as asked: {FAR_WORSE}"),
+        (False, PASSED, "…", f"dropped: {BETTER}; another gained more"),
+        (True, VALUES, "as asked; …", "kept, as asked: better than the floor beyond doubt"),
+        (
+            False,
+            SURER,
+            "…",
+            "dropped: surer of the truth than the floor, yet less often right (log-loss 0.430 against 0.520, "
+            "lower by +0.030 to +0.150)",
+        ),
         (False, None, "not tried: no time", "not tried: no time"),
     ],
 )
@@ -298,7 +321,7 @@ def test_card_tells_strategy_cut_and_verdict():
     card = model_card(make_tuned()).replace("\xa0", " ")
     for expected in (
         "## How it was adapted", "- Strategy: last:2", "- Cut: behind blocks.1; what is before it is frozen",
-        "1.0 M of 3.3 M parameters trained", "last:2: kept: better than the floor beyond doubt.",
+        "1.0 M of 3.3 M parameters trained", f"last:2: kept: {BETTER}.",
         "Gain over the floor +4.1 \\[+1.3, +7.0\\] points of accuracy, on 514 items of 5 folds.",
     ):  # fmt: skip
         assert expected in card, expected
@@ -312,9 +335,8 @@ def test_card_tells_strategy_cut_and_verdict():
 def test_terminal_tells_strategies_blocks_and_advice_in_few_lines():
     tried = (make_attempt("full", kept=False, gate=UNSURE), make_attempt())
     assert tell_tuning(make_tuned(*tried)) == [
-        "tried   full: gain +2.0 [−1.0, +5.0] points of accuracy; dropped: the gain may be chance, its interval holds 0 "
-        "(2 min 42 s)",
-        "tried   last:2: gain +4.1 [+1.3, +7.0] points of accuracy; kept: better than the floor beyond doubt (2 min 42 s)",
+        f"tried   full: gain +2.0 [−1.0, +5.0] points of accuracy; dropped: {NOT_BETTER} (2 min 42 s)",
+        f"tried   last:2: gain +4.1 [+1.3, +7.0] points of accuracy; kept: {BETTER} (2 min 42 s)",
         "blocks  stem … blocks.1  2,301,824  frozen",
         "        blocks.2           605,440  trained",
         "        conv_head          412,160  trained",

@@ -183,13 +183,20 @@ def test_an_attempt_as_the_report_has_it():
         gain=0.01,
         low=-0.02,
         high=0.04,
+        loss="log-loss",
+        floor_loss=0.5,
+        tuned_loss=0.4,
+        loss_gain=0.1,
+        loss_low=-0.02,
+        loss_high=0.3,
         num_items=99,
         basis="99 items of 5 folds",
     )
     told = Attempt(
         strategy="last:2", kept=False, reason=verdict.told, seconds=1.23456, plan={"epochs": 3}, verdict=verdict
     ).as_json()
-    assert told["reason"] == "gain +0.010 [-0.020, +0.040] on 99 items of 5 folds: not better beyond doubt"
+    measured = "gain +0.010 [-0.020, +0.040] on 99 items of 5 folds; log-loss lower by 0.100 [-0.020, +0.300]"
+    assert told["reason"] == f"{measured}: not better beyond doubt"
     assert (told["seconds"], told["plan"], told["history"]) == (1.235, {"epochs": 3}, [])
     assert told["gate"]["low"] == -0.02 and told["gate"]["passed"] is False
     untried = Attempt(strategy="full", kept=False, reason="not tried: no time", seconds=0.0, plan={}).as_json()

@@ -7,31 +7,26 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from headstart import runtime
 from headstart.api.adaptation import DECIDED, HISTORY, LOGS, Adaptation, Bottom, floor_kept
 from headstart.api.checkpoints import make_checkpoint
+from headstart.api.taking_up import take_up
 from headstart.api.views import rate_of
-from headstart.api.writing import require_compiled
 from headstart.backbones.catalog import open_source
-from headstart.backbones.files import CHANGES
 from headstart.data.targets import encode_targets
 from headstart.errors import TuningError
-from headstart.features import compile_prefix, extract
-from headstart.select.floor import calibrate
 from headstart.select.gate import Verdict, hold_gate
 from headstart.select.mirror import mirror_keeps_labels
 from headstart.select.rules import Circumstances, make_plan, with_epochs
 from headstart.select.strategy import Attempt, budget_seconds
 from headstart.select.trials import Trial, fit_in_budget, least_passes, seconds_an_item, try_strategy, with_found_rate
-from headstart.select.tuned import Ground, Prepared, Trained, answers_of, changed_tensors, prepare, scores_of, train_from_floor
+from headstart.select.tuned import Ground, Prepared, Trained, prepare, scores_of, train_from_floor
 from headstart.tuning.callbacks.base import Callback
 from headstart.tuning.callbacks.logs import CSVLogger, ProgressBar
 from headstart.tuning.callbacks.stopping import kept_epoch
@@ -40,8 +35,16 @@ from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.plan import TuningPlan
 
 Progress = Callable[[str, int, int], None]
-# The states that tuning saw are rounded to float16, and the saved network's are not.
-SAME_SCORES = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passed:
+    """A strategy that the gate let pass."""
+
+    trial: Trial
+    plan: TuningPlan
+    seconds: float
+    """That its last training will take."""
 
 
 class Attempts:
@@ -92,17 +95,17 @@ class Attempts:
         budget = budget_seconds(settings, floor_seconds=self.bottom.seconds, device=self.facts.device)
         ends = time.perf_counter() + budget
         tried: list[Attempt] = []
-        passed: list[tuple[Verdict, TuningPlan]] = []
-        reserved = 0.0
+        passed: list[Passed] = []
         for strategy in strategies:
-            attempt, plan, last = self._try(strategy, ends - reserved, budget)
+            reserved = max((found.seconds for found in passed), default=0.0)
+            attempt, found = self._try(strategy, ends - reserved, budget)
             tried.append(attempt)
-            if plan is not None and attempt.verdict is not None and attempt.verdict.passed:
-                passed.append((attempt.verdict, plan))
-                reserved = max(reserved, last)
+            if found is not None:
+                passed.append(found)
         if not passed:
             return replace(floor_kept(self.bottom, _why_floor(tried)), attempts=tuple(tried))
-        verdict, plan = max(passed, key=lambda found: found[0].gain)
+        best = max(passed, key=lambda found: found.trial.verdict.loss_gain)
+        plan, verdict = best.plan, best.trial.verdict
         started = time.perf_counter()
         with self._prepare(plan) as prepared:
             trained = self._train(prepared)
@@ -110,16 +113,16 @@ class Attempts:
             kept = _attempt(prepared, trained, verdict, verdict.told, started, ended)
             others = [attempt for attempt in tried if attempt.strategy != plan.strategy]
             spent = next(attempt.seconds for attempt in tried if attempt.strategy == plan.strategy)
-            return self._take_up(prepared, trained, (*others, replace(kept, seconds=kept.seconds + spent)), None)
+            return self._take_up(prepared, trained, (*others, replace(kept, seconds=kept.seconds + spent)), best.trial)
 
-    def _try(self, strategy: str, ends: float, budget: float) -> tuple[Attempt, TuningPlan | None, float]:
-        """Try one strategy at the gate; gives its plan and the seconds its last training will take, too."""
+    def _try(self, strategy: str, ends: float, budget: float) -> tuple[Attempt, Passed | None]:
+        """Try one strategy at the gate."""
         started = time.perf_counter()
         plan = self._plan(strategy)
         least = self._least_seconds(plan)
         if started + least > ends:
             why = f"not tried: it takes {least:.0f} s at least, and {max(ends - started, 0):.0f} of {budget:.0f} s are left"
-            return Attempt(strategy=strategy, kept=False, reason=why, seconds=0.0, plan=plan.as_json()), None, 0.0
+            return Attempt(strategy=strategy, kept=False, reason=why, seconds=0.0, plan=plan.as_json()), None
         with self._prepare(plan) as prepared:
             decided = self._decided().get(strategy) if self.bottom.settings.resume else None
             if decided is None:
@@ -128,7 +131,7 @@ class Attempts:
                 if fitted is None:
                     why = f"not tried: not even a few epochs fit what is left of {budget:.0f} s"
                     spent = time.perf_counter() - started
-                    return Attempt(strategy=strategy, kept=False, reason=why, seconds=spent, plan=plan.as_json()), None, 0.0
+                    return Attempt(strategy=strategy, kept=False, reason=why, seconds=spent, plan=plan.as_json()), None
                 prepared, num_folds = fitted
                 decided = {"epochs": prepared.plan.epochs, "num_folds": num_folds, "seconds_an_item": each}
                 self._decide(strategy, decided)
@@ -144,7 +147,10 @@ class Attempts:
             plan=plan.as_json(),
             verdict=trial.verdict,
         )
-        return attempt, plan, decided["seconds_an_item"] * len(self.bottom.splits.train) * plan.epochs
+        if not trial.verdict.passed:
+            return attempt, None
+        last = decided["seconds_an_item"] * len(self.bottom.splits.train) * plan.epochs
+        return attempt, Passed(trial=trial, plan=plan, seconds=last)
 
     def _least_seconds(self, plan: TuningPlan) -> float:
         """What the strategy takes at least, by the rate at which the frozen network runs."""
@@ -176,8 +182,8 @@ class Attempts:
         ids, task, floor = trained.valid_ids, self.bottom.dataset.task, trained.start
         scores = scores_of(trained.network, prepared.inputs, ids)
         return hold_gate(
-            answers_of(scores, task),
-            floor.answers(self.bottom.table.features(floor.block, ids), task),
+            scores,
+            floor.tempered_scores(self.bottom.table.features(floor.block, ids)),
             encode_targets(self.bottom.dataset, ids, floor.labels),
             task,
             groups=None,
@@ -187,23 +193,9 @@ class Attempts:
 
     def _take_up(self, prepared: Prepared, trained: Trained, attempts: tuple[Attempt, ...], trial: Trial | None) -> Adaptation:
         """Compile the tuned network, and put it in the frozen one's place."""
-        bottom = self.bottom
-        scores = scores_of(trained.network, prepared.inputs, trained.valid_ids)
-        earlier = load_file(bottom.source.changes_path) if bottom.source.changes_path else {}
-        changes = earlier | changed_tensors(prepared, trained)
-        path = self.folder / CHANGES
-        save_file(changes, path)
-        prefix = compile_prefix(bottom.source.with_changes(path), image_size=bottom.settings.image_size).wait()
-        require_compiled(prefix)
-        samples = [bottom.dataset.by_id[id_] for id_ in bottom.table.ids]
-        told = None if self.progress is None else lambda done, total: self._tell("features of the tuned network", done, total)
-        table = extract(prefix, bottom.table.preprocess, samples, views=bottom.table.views, progress=told)
-        floor, task = trained.start, bottom.dataset.task
-        head = trained.network.head.as_head()
-        _compare(scores, head.scores(replace(table, vectors=table.vectors[:, :1]).features(floor.block, trained.valid_ids)))
-        truth = encode_targets(bottom.dataset, trained.valid_ids, floor.labels)
-        found = head.scores(table.features(floor.block, trained.valid_ids)).astype(np.float64)
-        calibration = calibrate(found, truth, task=task, num_labels=len(floor.labels))
+        told = partial(self._tell, "features of the tuned network")
+        calibration = trial.calibration if trial else None
+        prefix, table, answering = take_up(self.bottom, self.folder, prepared, trained, calibration=calibration, progress=told)
         return Adaptation(
             strategy=prepared.plan.strategy,
             cut=prepared.cut,
@@ -211,7 +203,7 @@ class Attempts:
             attempts=attempts,
             prefix=prefix,
             table=table,
-            answering=replace(floor, head=head, calibration=calibration),
+            answering=answering,
             trial=trial,
             notes=(prepared.note,) if prepared.note else (),
         )
@@ -288,10 +280,3 @@ def _attempt(prepared: Prepared, trained: Trained, verdict: Verdict, reason: str
 
 def _why_floor(tried: Sequence[Attempt]) -> str:
     return "; ".join(f"{attempt.strategy}: {attempt.reason}" for attempt in tried)
-
-
-def _compare(trained: np.ndarray, saved: np.ndarray) -> None:
-    """The compiled network must score as the trained one did."""
-    worst = float(np.abs(trained - saved).max() / max(1.0, float(np.abs(trained).max())))
-    if not worst <= SAME_SCORES:
-        raise RuntimeError(f"the compiled network scores otherwise than the trained one, by {worst:.1e} of the largest score")

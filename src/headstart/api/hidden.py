@@ -24,7 +24,6 @@ from headstart.select.hidden import HiddenHead, train_hidden
 from headstart.select.rules import Circumstances
 from headstart.select.strategy import Attempt
 from headstart.select.trials import Trial
-from headstart.select.tuned import answers_of
 from headstart.tuning.callbacks.base import Callback
 
 NAME = "head"
@@ -122,18 +121,19 @@ def _hold_contest(bottom: Bottom, task: HiddenHead, progress: Callable[[str, int
 def _trial(bottom: Bottom, contest: Contest) -> Trial:
     """The paired comparison with the exact head, on the same items of the same folds."""
     floor, kind, groups = bottom.floor, bottom.dataset.task, bottom.splits.groups
-    answers = answers_of(contest.scores / contest.calibration.temperatures, kind)
     num_folds = int(floor.choice.folds.max()) + 1
     verdict = hold_gate(
-        answers,
-        answers_of(floor.choice.scores.astype(np.float64) / floor.calibration.temperatures, kind),
+        contest.scores,
+        floor.choice.scores.astype(np.float64),
         contest.targets,
         kind,
         groups=np.array([groups.get(id_) or f"\0{id_}" for id_ in contest.ids]) if groups else None,
         seed=bottom.plan.seed,
         basis=f"{len(contest.ids)} items of {num_folds} folds",
     )
-    return Trial(verdict=verdict, ids=contest.ids, answers=answers, shares=())
+    calibration = contest.calibration
+    answers = calibration.answers(contest.scores, kind)
+    return Trial(verdict=verdict, ids=contest.ids, answers=answers, calibration=calibration, shares=())
 
 
 def _as_candidate(bottom: Bottom, contest: Contest, hidden: tuple[int, ...]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from headstart.report.adaptation import list_attempted, unit_of_gain
 from headstart.report.advice import advise
+from headstart.report.attempted import list_attempted, unit_of_gain
 from headstart.report.blocks import Blocks, join_alike, list_blocks
 
 _SPACE = "\N{NO-BREAK SPACE}"

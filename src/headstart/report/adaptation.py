@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from headstart.report.advice import list_attempts
+from headstart.report.attempted import list_attempted, list_attempts
 from headstart.report.blocks import list_blocks
-from headstart.report.words import duration, is_number, number, percent, show, signed
+from headstart.report.words import is_number, number, percent, show
 
 _NUMBERS = {
     "epochs": "epochs",
@@ -42,62 +41,6 @@ _REASONS = {
 }
 _HIDDEN = {"strategy", "reasons", "kept_epoch"}
 _ONLY_WITH = {"lora_rank": ("strategy", "lora"), "ema_decay": ("averaging", "ema")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempted:
-    """One strategy, as page and terminal tell it."""
-
-    name: str
-    kept: bool
-    told: str
-    """Why it was kept, dropped, or not tried: a sentence without its full stop."""
-    seconds: str
-    gain: float | None
-    """Over the floor, in `unit_of_gain`; None where it did not come to the gate."""
-    low: float | None
-    high: float | None
-    basis: str
-    """Which items the gain was measured on."""
-
-    @property
-    def measured(self) -> str:
-        """The gain with its interval, or nothing."""
-        if self.gain is None or self.low is None or self.high is None:
-            return ""
-        return f"{signed(self.gain)} [{signed(self.low)}, {signed(self.high)}]"
-
-
-def unit_of_gain(report: dict[str, Any]) -> str:
-    """What gains are counted in.
-
-    Args:
-        report: what report.json holds.
-
-    Returns:
-        In words; a hundredth of the gate's score each.
-    """
-    match report["summary"].get("task"):
-        case "value":
-            return "points of explained variance"
-        case "multi":
-            return "points of right yes-or-no answers"
-        case _:
-            return "points of accuracy"
-
-
-def list_attempted(report: dict[str, Any]) -> list[Attempted]:
-    """Every strategy that was tried or thought of, in words.
-
-    Args:
-        report: what report.json holds.
-
-    Returns:
-        In the order they were tried; none where only the floor was.
-    """
-    attempts = list_attempts(report)
-    kept = next((show(attempt.get("strategy", "")) for attempt in attempts if attempt.get("kept")), "")
-    return [_describe_attempt(attempt, kept) for attempt in attempts]
 
 
 def describe_tuning(report: dict[str, Any]) -> str:
@@ -199,40 +142,6 @@ def describe_rates(plan: dict[str, Any]) -> str:
     if is_number(decay) and decay < 1:
         told += f", and each block before it {percent(decay)} of the one behind"
     return f"{told}."
-
-
-def _describe_attempt(attempt: dict[str, Any], kept: str) -> Attempted:
-    gate = attempt.get("gate") or {}
-    known = all(is_number(gate.get(name)) for name in ("gain", "low", "high"))
-    gain, low, high = (100 * gate[name] if known else None for name in ("gain", "low", "high"))
-    name = show(attempt.get("strategy", ""))
-    told = _judge(attempt, gate, kept) if known else show(attempt.get("reason") or "not tried")
-    seconds = attempt.get("seconds")
-    return Attempted(
-        name=name,
-        kept=bool(attempt.get("kept")),
-        told=told,
-        seconds=duration(seconds) if is_number(seconds) and seconds > 0 else "",
-        gain=gain,
-        low=low,
-        high=high,
-        basis=show(gate["basis"]) if gate.get("basis") else "",
-    )
-
-
-def _judge(attempt: dict[str, Any], gate: dict[str, Any], kept: str) -> str:
-    asked = str(attempt.get("reason", "")).startswith("as asked")
-    if attempt.get("kept"):
-        prefix = "kept, as asked" if asked else "kept"
-        if gate.get("passed"):
-            return f"{prefix}: better than the floor beyond doubt"
-        worse = "worse than the floor beyond doubt" if gate["high"] < 0 else "not better than the floor beyond doubt"
-        return f"{prefix}: {worse}"
-    if gate.get("passed"):
-        return f"dropped: better than the floor beyond doubt, but {kept or 'another'} scored higher"
-    if gate["high"] < 0:
-        return "dropped: worse than the floor beyond doubt"
-    return "dropped: the gain may be chance, its interval holds 0"
 
 
 def _describe_trained(report: dict[str, Any], strategy: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from headstart.report.attempted import list_attempts, was_held
 from headstart.report.words import is_number, number, percent
 
 Kind = Literal[
@@ -79,15 +80,6 @@ def advise(report: dict[str, Any]) -> list[Advice]:
     return [advice for advice in found if advice is not None]
 
 
-def list_attempts(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The strategies that were tried, none for a report that knows of no tuning.
-
-    Args:
-        report: what report.json holds.
-    """
-    return list((report.get("tuning") or {}).get("attempts") or [])
-
-
 def judge_floor(report: dict[str, Any]) -> Advice | None:
     """Whether the exact head on frozen features does no better than the most frequent label.
 
@@ -150,10 +142,10 @@ def judge_gate(attempt: dict[str, Any]) -> Advice | None:
         Advice where the tuned network is worse than the floor, or not better beyond doubt.
     """
     gate = attempt.get("gate") or {}
-    if gate.get("passed") or not all(is_number(gate.get(name)) for name in ("gain", "low", "high")):
+    if gate.get("passed") or not was_held(gate):
         return None
     exact = "--head linear" if attempt.get("strategy") == "head" else "--strategy extract"
-    if gate["high"] < 0:
+    if gate["loss_high"] < 0:
         return Advice(
             kind="floor better",
             message="The exact head on frozen features does better than what was trained, beyond doubt.",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from headstart.report.adaptation import describe_tuning, list_attempted, unit_of_gain
+from headstart.report.adaptation import describe_tuning
+from headstart.report.attempted import list_attempted, unit_of_gain
 from headstart.report.sections import describe_model, list_facts, write_usage
 from headstart.report.words import headline, is_number, number, show
 

@@ -14,11 +14,10 @@ from headstart.report.adaptation import (
     describe_rates,
     describe_scores,
     describe_tuning,
-    list_attempted,
     list_plan,
-    unit_of_gain,
 )
-from headstart.report.advice import advise, list_attempts
+from headstart.report.advice import advise
+from headstart.report.attempted import list_attempted, list_attempts, unit_of_gain
 from headstart.report.blocks import list_blocks
 from headstart.report.words import capitalize_first, duration, headline, is_number, name_items, percent, show
 

@@ -34,6 +34,25 @@ class Calibration:
     thresholds: np.ndarray
     """(K,) float64: from which probability a label is given, for the multi task."""
 
+    def answers(self, scores: np.ndarray, task: Task) -> np.ndarray:
+        """What scores say.
+
+        Args:
+            scores: (N, K).
+            task: what they tell.
+
+        Returns:
+            (N, K) float64: probabilities (single: rows sum to 1; multi: one a label), or (N, 1) values.
+        """
+        scores = scores.astype(np.float64) / self.temperatures
+        match task:
+            case "single":
+                return softmax(scores)
+            case "multi":
+                return sigmoid(scores)
+            case "value":
+                return scores
+
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
@@ -57,14 +76,18 @@ class Floor:
         Returns:
             (N, K) float64: probabilities (single: rows sum to 1; multi: one a label), or (N, 1) values.
         """
-        scores = self.head.scores(features).astype(np.float64) / self.calibration.temperatures
-        match task:
-            case "single":
-                return softmax(scores)
-            case "multi":
-                return sigmoid(scores)
-            case "value":
-                return scores
+        return self.calibration.answers(self.head.scores(features), task)
+
+    def tempered_scores(self, features: np.ndarray) -> np.ndarray:
+        """Scores in units of the temperature, in which those of every kind of head are alike.
+
+        Args:
+            features: (N, D) float32 at the floor's block.
+
+        Returns:
+            (N, K) float64.
+        """
+        return self.head.scores(features).astype(np.float64) / self.calibration.temperatures
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,9 @@
-"""The gate: a tuned model replaces the floor only where it is better beyond doubt, on items that chose nothing else."""
+"""The gate: a tuned model replaces the floor only where it is better beyond doubt, on items that chose nothing else.
+
+It is judged by the log-loss, as heads and features are: whether an item is right or wrong says so little that two hundred
+items can hardly tell a gain of three points from chance, while how sure each answer was of the truth tells much of the same
+gain. The accuracy must not be lower for it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,10 @@ import numpy as np
 
 from headstart.evidence.intervals import paired_bootstrap
 from headstart.records import Task
+from headstart.select.floor import calibrate
+
+# What an answer that was sure and wrong costs at most: that of one in a billion.
+_LEAST_PROBABILITY = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +31,16 @@ class Verdict:
     gain: float
     low: float
     high: float
-    """The gain's 95 % interval, by a paired bootstrap over items (over groups where there are some)."""
+    """The score's gain with its 95 % interval, by a paired bootstrap over items (over groups where there are some)."""
+    loss: str
+    """What it is judged by: 'log-loss' or 'squared error'."""
+    floor_loss: float
+    tuned_loss: float
+    """Mean log-loss in nats (of a label, for the multi task), or squared error in units of the targets' variance."""
+    loss_gain: float
+    loss_low: float
+    loss_high: float
+    """By how much the tuned model's loss is lower, likewise; the gate asks that `loss_low` is above 0, and `gain` not below."""
     num_items: int
     basis: str
     """Which items, in words."""
@@ -35,19 +53,30 @@ class Verdict:
     def told(self) -> str:
         """In words."""
         measured = f"{self.gain:+.3f} [{self.low:+.3f}, {self.high:+.3f}] on {self.basis}"
-        return f"gain {measured}: " + ("better beyond doubt" if self.passed else "not better beyond doubt")
+        loss = f"{self.loss} lower by {self.loss_gain:.3f} [{self.loss_low:+.3f}, {self.loss_high:+.3f}]"
+        return f"gain {measured}; {loss}: " + ("better beyond doubt" if self.passed else "not better beyond doubt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """What each item says of a model."""
+
+    scores: np.ndarray
+    """(N,) float64, higher better: right or wrong, the share of right yes-or-no answers, or the negative loss."""
+    losses: np.ndarray
+    """(N,) float64, lower better."""
 
 
 def hold_gate(
     tuned: np.ndarray, floor: np.ndarray, targets: np.ndarray, task: Task, *, groups: np.ndarray | None, seed: int, basis: str
 ) -> Verdict:
-    """Compare the answers of two models to the same items.
+    """Compare the scores that two models give the same items, each with the temperature that suits it best.
 
     Args:
-        tuned: (N, K) answers of the tuned model, to items it neither learned from nor was chosen by.
-        floor: (N, K) answers of the floor, likewise.
+        tuned: (N, K) scores of the tuned model, of items it neither learned from nor was chosen by.
+        floor: (N, K) scores of the floor, likewise.
         targets: as `encode_targets` gives them.
-        task: what the answers tell.
+        task: what the scores tell.
         groups: (N,) group of each item, if any has one; groups are drawn as a whole.
         seed: of the bootstrap.
         basis: which items, in words.
@@ -55,31 +84,61 @@ def hold_gate(
     Returns:
         The verdict.
     """
-    marks = [item_scores(answers, targets, task) for answers in (tuned, floor)]
+    sides = [mark_items(scores, targets, task) for scores in (tuned, floor)]
     if groups is not None:
-        # A group's items rise and fall together, so it is one draw, of the sum of its items.
-        names, place = np.unique(groups, return_inverse=True)
-        marks = [np.bincount(place, mark) * len(names) / len(targets) for mark in marks]
-    gain, low, high = paired_bootstrap(marks[0], marks[1], seed)
-    tuned_score, floor_score = (float(mark.mean()) for mark in marks)
+        sides = [_join_groups(marks, groups) for marks in sides]
+    ours, theirs = sides
+    gain, low, high = paired_bootstrap(ours.scores, theirs.scores, seed)
+    loss_gain, loss_low, loss_high = paired_bootstrap(theirs.losses, ours.losses, seed)
     return Verdict(
-        passed=low > 0,
-        floor_score=floor_score,
-        tuned_score=tuned_score,
+        passed=loss_low > 0 and gain >= 0,
+        floor_score=float(theirs.scores.mean()),
+        tuned_score=float(ours.scores.mean()),
         gain=gain,
         low=low,
         high=high,
+        loss="squared error" if task == "value" else "log-loss",
+        floor_loss=float(theirs.losses.mean()),
+        tuned_loss=float(ours.losses.mean()),
+        loss_gain=loss_gain,
+        loss_low=loss_low,
+        loss_high=loss_high,
         num_items=len(targets),
         basis=basis,
     )
 
 
-def item_scores(answers: np.ndarray, targets: np.ndarray, task: Task) -> np.ndarray:
-    """How right each answer is, higher better: (N,) float64."""
+def mark_items(scores: np.ndarray, targets: np.ndarray, task: Task) -> Marks:
+    """How well a model's scores tell each item's truth, once they are calibrated on these items.
+
+    Args:
+        scores: (N, K).
+        targets: as `encode_targets` gives them.
+        task: what the scores tell.
+
+    Returns:
+        Marks of the N items.
+    """
+    calibration = calibrate(scores, targets, task=task, num_labels=scores.shape[1])
+    answers = calibration.answers(scores, task)
     match task:
         case "single":
-            return (answers.argmax(axis=1) == targets).astype(np.float64)
+            right = (answers.argmax(axis=1) == targets).astype(np.float64)
+            chances = answers[np.arange(len(targets)), targets]
+            return Marks(scores=right, losses=-np.log(np.maximum(chances, _LEAST_PROBABILITY)))
         case "multi":
-            return ((answers > 0.5) == (targets > 0.5)).mean(axis=1, dtype=np.float64)
+            truth = targets > 0.5
+            right = ((answers >= calibration.thresholds) == truth).mean(axis=1, dtype=np.float64)
+            chances = np.maximum(np.where(truth, answers, 1 - answers), _LEAST_PROBABILITY)
+            return Marks(scores=right, losses=-np.log(chances).mean(axis=1))
         case "value":
-            return -((answers[:, 0] - targets) ** 2) / max(float(targets.var()), 1e-300)
+            losses = (answers[:, 0] - targets) ** 2 / max(float(targets.var()), 1e-300)
+            return Marks(scores=-losses, losses=losses)
+
+
+def _join_groups(marks: Marks, groups: np.ndarray) -> Marks:
+    """A group's items rise and fall together, so it is one draw, of the sum of its items."""
+    names, place = np.unique(groups, return_inverse=True)
+    share = len(names) / len(groups)
+    scores, losses = (np.bincount(place, values) * share for values in (marks.scores, marks.losses))
+    return Marks(scores=scores, losses=losses)

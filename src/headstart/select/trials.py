@@ -10,16 +10,17 @@ import numpy as np
 from headstart.data.folds import VALID_FOLDS, cross_validation_folds, split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.features.extract import Progress
-from headstart.select.floor import Floor, FloorPlan, find_floor
-from headstart.select.gate import Verdict, hold_gate, item_scores
+from headstart.records import Task
+from headstart.select.floor import Calibration, Floor, FloorPlan, calibrate, find_floor
+from headstart.select.gate import Verdict, hold_gate, mark_items
 from headstart.select.rules import FEWEST_EPOCHS, with_epochs, with_rate
-from headstart.select.tuned import Prepared, answers_of, build_network, scores_of, train, train_from_floor, training_set
+from headstart.select.tuned import Prepared, build_network, scores_of, train, train_from_floor, training_set
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.plan import TuningPlan
 from headstart.tuning.rate_range import find_learning_rate
 
-# Folds of the gate, where the budget allows; one means a single part held out.
-FOLD_CHOICES = (5, 3, 1)
+# Folds of the gate, and the share of the rules' epochs that must fit the budget for so many; one means a single part held out.
+FOLD_CHOICES = {5: 0.5, 3: 0.25, 1: 0.0}
 HOLD_OUT_FOLDS = 5
 # Of a whole network: the gate and the last training, five epochs each, every step some eight times as long as a pass forward.
 LEAST_PASSES_OF_ALL = 64
@@ -34,7 +35,9 @@ class Trial:
     verdict: Verdict
     ids: tuple[str, ...]
     answers: np.ndarray
-    """(N, K) of the tuned networks, each to items it had not seen."""
+    """(N, K) of the tuned networks, calibrated, each to items it had not seen."""
+    calibration: Calibration
+    """Fitted on the scores of those answers."""
     shares: tuple[float, ...]
 
 
@@ -76,32 +79,39 @@ def try_strategy(
         floor = find_floor(ground.table, dataset, replace(ground.splits, train=rest), labels, floor_plan)
         checkpoint = checkpoints[fold] if checkpoints else None
         trained = train_from_floor(prepared, floor_plan, labels, rest, checkpoint=checkpoint)
-        tuned.append(answers_of(scores_of(trained.network, prepared.inputs, held), dataset.task))
-        plain.append(floor.answers(ground.table.features(floor.block, held), dataset.task))
+        tuned.append(scores_of(trained.network, prepared.inputs, held))
+        plain.append(floor.tempered_scores(ground.table.features(floor.block, held)))
         asked += held
         shares.append(trained.share)
-        if may_stop and np.sum(_gains(prepared, np.concatenate(tuned), np.concatenate(plain), asked, labels)) <= 0:
+        targets = encode_targets(dataset, asked, labels)
+        if may_stop and _loss_gained(np.concatenate(tuned), np.concatenate(plain), targets, dataset.task) <= 0:
             break
     if progress is not None:
         progress(num_folds, num_folds)
-    groups = ground.splits.groups
+    groups, scores = ground.splits.groups, np.concatenate(tuned)
     verdict = hold_gate(
-        np.concatenate(tuned),
+        scores,
         np.concatenate(plain),
-        encode_targets(dataset, asked, labels),
+        targets,
         dataset.task,
         groups=np.array([groups.get(id_) or f"\0{id_}" for id_ in asked]) if groups else None,
         seed=floor_plan.seed,
         basis=f"{len(asked)} items of {_folds_in_words(len(tuned), num_folds)}",
     )
-    return Trial(verdict=verdict, ids=tuple(asked), answers=np.concatenate(tuned), shares=tuple(shares))
+    calibration = calibrate(scores, targets, task=dataset.task, num_labels=len(labels))
+    return Trial(
+        verdict=verdict,
+        ids=tuple(asked),
+        answers=calibration.answers(scores, dataset.task),
+        calibration=calibration,
+        shares=tuple(shares),
+    )
 
 
-def _gains(prepared: Prepared, tuned: np.ndarray, plain: np.ndarray, ids: Sequence[str], labels: tuple[str, ...]) -> np.ndarray:
-    """How much better the tuned networks answered each item."""
-    dataset = prepared.ground.dataset
-    targets = encode_targets(dataset, ids, labels)
-    return item_scores(tuned, targets, dataset.task) - item_scores(plain, targets, dataset.task)
+def _loss_gained(tuned: np.ndarray, plain: np.ndarray, targets: np.ndarray, task: Task) -> float:
+    """By how much lower the tuned networks' loss is, over all items together."""
+    ours, theirs = (mark_items(scores, targets, task) for scores in (tuned, plain))
+    return float((theirs.losses - ours.losses).sum())
 
 
 def _folds_in_words(done: int, num_folds: int) -> str:
@@ -156,13 +166,13 @@ def fit_in_budget(prepared: Prepared, *, seconds_an_item: float, seconds: float)
     plan, count = prepared.plan, len(prepared.ground.splits.train)
     # Epochs are chosen on a part of the items, where the data bring none for that.
     learning = 1.0 if prepared.ground.splits.valid else 1 - 1 / VALID_FOLDS
-    for num_folds in FOLD_CHOICES:
+    for num_folds, share_of_epochs in FOLD_CHOICES.items():
         if num_folds == 1 and count / HOLD_OUT_FOLDS < LEAST_HELD_OUT:
             continue
         # All folds' items together, and in the end all items once more.
         share = learning * ((num_folds - 1 if num_folds > 1 else 1 - 1 / HOLD_OUT_FOLDS) + 1)
         fitting = int(seconds / (seconds_an_item * count * share))
-        least = FEWEST_EPOCHS if num_folds == FOLD_CHOICES[-1] else max(FEWEST_EPOCHS, plan.epochs // 2)
+        least = max(FEWEST_EPOCHS, int(share_of_epochs * plan.epochs))
         if fitting >= min(least, plan.epochs):
             epochs = min(plan.epochs, fitting)
             told = plan if epochs == plan.epochs else with_epochs(plan, epochs, f"what fits {seconds:.0f} s")

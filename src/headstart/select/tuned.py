@@ -16,7 +16,6 @@ from headstart.backbones.catalog import BackboneSource
 from headstart.backbones.pooling import PooledTail
 from headstart.data.folds import split_off_valid
 from headstart.data.targets import encode_targets
-from headstart.evidence.calibration import sigmoid, softmax
 from headstart.features import FeatureTable
 from headstart.features.compile import compile_prefix
 from headstart.features.extract import PLAIN, Progress
@@ -270,17 +269,6 @@ def mean_loss(network: TunableNetwork, items: TrainingSet, task: Task) -> float:
     scores = torch.from_numpy(scores_of(network, items.inputs, items.ids))
     targets = torch.from_numpy(items.targets if task == "single" else items.targets.astype(np.float64))
     return float(make_loss(task)(scores, targets).mean())
-
-
-def answers_of(scores: np.ndarray, task: Task) -> np.ndarray:
-    """What scores say: probabilities, or the values themselves."""
-    match task:
-        case "single":
-            return softmax(scores)
-        case "multi":
-            return sigmoid(scores)
-        case "value":
-            return scores
 
 
 def changed_tensors(prepared: Prepared, trained: Trained) -> dict[str, torch.Tensor]:

@@ -1,0 +1,71 @@
+"""A tuned network takes the frozen one's place: saved, compiled like any backbone, and its features computed. Loads torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+
+from headstart.api.adaptation import Bottom
+from headstart.api.writing import require_compiled
+from headstart.backbones.files import CHANGES
+from headstart.data.targets import encode_targets
+from headstart.features import FeatureTable, compile_prefix, extract
+from headstart.features.extract import Progress
+from headstart.features.prefix import Prefix
+from headstart.select.floor import Calibration, Floor, calibrate
+from headstart.select.tuned import Prepared, Trained, changed_tensors, scores_of
+
+# The states that tuning saw are rounded to float16, and the saved network's are not.
+SAME_SCORES = 0.05
+
+
+def take_up(
+    bottom: Bottom,
+    folder: Path,
+    prepared: Prepared,
+    trained: Trained,
+    *,
+    calibration: Calibration | None,
+    progress: Progress | None = None,
+) -> tuple[Prefix, FeatureTable, Floor]:
+    """Compile the tuned network, and extract every item's features by it.
+
+    Args:
+        bottom: the floor, with the frozen network.
+        folder: where the changed tensors go.
+        prepared: the strategy.
+        trained: its network.
+        calibration: of its scores, as a trial told it; None to take it from the validation items.
+        progress: told of the items done.
+
+    Returns:
+        The compiled network, all items' features, and the head that answers on them.
+
+    Raises:
+        RuntimeError: if the compiled network scores otherwise than the trained one.
+    """
+    earlier = load_file(bottom.source.changes_path) if bottom.source.changes_path else {}
+    path = folder / CHANGES
+    scores = scores_of(trained.network, prepared.inputs, trained.valid_ids)
+    save_file(earlier | changed_tensors(prepared, trained), path)
+    prefix = compile_prefix(bottom.source.with_changes(path), image_size=bottom.settings.image_size).wait()
+    require_compiled(prefix)
+    samples = [bottom.dataset.by_id[id_] for id_ in bottom.table.ids]
+    table = extract(prefix, bottom.table.preprocess, samples, views=bottom.table.views, progress=progress)
+    floor, head = trained.start, trained.network.head.as_head()
+    _compare(scores, head.scores(replace(table, vectors=table.vectors[:, :1]).features(floor.block, trained.valid_ids)))
+    if calibration is None:
+        found = head.scores(table.features(floor.block, trained.valid_ids)).astype(np.float64)
+        truth = encode_targets(bottom.dataset, trained.valid_ids, floor.labels)
+        calibration = calibrate(found, truth, task=bottom.dataset.task, num_labels=len(floor.labels))
+    return prefix, table, replace(floor, head=head, calibration=calibration)
+
+
+def _compare(trained: np.ndarray, saved: np.ndarray) -> None:
+    """The compiled network must score as the trained one did."""
+    worst = float(np.abs(trained - saved).max() / max(1.0, float(np.abs(trained).max())))
+    if not worst <= SAME_SCORES:
+        raise RuntimeError(f"the compiled network scores otherwise than the trained one, by {worst:.1e} of the largest score")

@@ -1,0 +1,133 @@
+"""The strategies that were tried, in words: what each gained, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.report.words import duration, is_number, show, signed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempted:
+    """One strategy, as page and terminal tell it."""
+
+    name: str
+    kept: bool
+    told: str
+    """Why it was kept, dropped, or not tried: a sentence without its full stop."""
+    seconds: str
+    gain: float | None
+    """Over the floor, in `unit_of_gain`; None where it did not come to the gate."""
+    low: float | None
+    high: float | None
+    basis: str
+    """Which items the gain was measured on."""
+
+    @property
+    def measured(self) -> str:
+        """The gain with its interval, or nothing."""
+        if self.gain is None or self.low is None or self.high is None:
+            return ""
+        return f"{signed(self.gain)} [{signed(self.low)}, {signed(self.high)}]"
+
+
+def list_attempts(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The strategies that were tried, none for a report that knows of no tuning.
+
+    Args:
+        report: what report.json holds.
+    """
+    return list((report.get("tuning") or {}).get("attempts") or [])
+
+
+def unit_of_gain(report: dict[str, Any]) -> str:
+    """What gains are counted in.
+
+    Args:
+        report: what report.json holds.
+
+    Returns:
+        In words; a hundredth of the gate's score each.
+    """
+    match report["summary"].get("task"):
+        case "value":
+            return "points of explained variance"
+        case "multi":
+            return "points of right yes-or-no answers"
+        case _:
+            return "points of accuracy"
+
+
+def was_held(gate: dict[str, Any]) -> bool:
+    """Whether a strategy came to the gate.
+
+    Args:
+        gate: of an attempt, or nothing.
+    """
+    return all(is_number(gate.get(name)) for name in ("gain", "low", "high", "loss_gain", "loss_low", "loss_high"))
+
+
+def list_attempted(report: dict[str, Any]) -> list[Attempted]:
+    """Every strategy that was tried or thought of, in words.
+
+    Args:
+        report: what report.json holds.
+
+    Returns:
+        In the order they were tried; none where only the floor was.
+    """
+    attempts = list_attempts(report)
+    kept = next((show(attempt.get("strategy", "")) for attempt in attempts if attempt.get("kept")), "")
+    return [_describe_attempt(attempt, kept) for attempt in attempts]
+
+
+def _describe_attempt(attempt: dict[str, Any], kept: str) -> Attempted:
+    gate = attempt.get("gate") or {}
+    known = was_held(gate)
+    gain, low, high = (100 * gate[name] if known else None for name in ("gain", "low", "high"))
+    name = show(attempt.get("strategy", ""))
+    told = _judge(attempt, gate, kept) if known else show(attempt.get("reason") or "not tried")
+    seconds = attempt.get("seconds")
+    return Attempted(
+        name=name,
+        kept=bool(attempt.get("kept")),
+        told=told,
+        seconds=duration(seconds) if is_number(seconds) and seconds > 0 else "",
+        gain=gain,
+        low=low,
+        high=high,
+        basis=show(gate["basis"]) if gate.get("basis") else "",
+    )
+
+
+def _judge(attempt: dict[str, Any], gate: dict[str, Any], kept: str) -> str:
+    found = f"{compare_with_floor(gate)}{_measure_loss(gate)}"
+    if attempt.get("kept"):
+        asked = str(attempt.get("reason", "")).startswith("as asked")
+        return f"{'kept, as asked' if asked else 'kept'}: {found}"
+    if gate.get("passed"):
+        return f"dropped: {found}; {kept or 'another'} gained more"
+    return f"dropped: {found}"
+
+
+def compare_with_floor(gate: dict[str, Any]) -> str:
+    """Say how a tuned network stands to the floor.
+
+    Args:
+        gate: of an attempt, with its intervals.
+    """
+    if gate.get("passed"):
+        return "better than the floor beyond doubt"
+    if gate["loss_high"] < 0:
+        return "worse than the floor beyond doubt"
+    if gate["loss_low"] > 0:
+        return "surer of the truth than the floor, yet less often right"
+    return "not better than the floor beyond doubt"
+
+
+def _measure_loss(gate: dict[str, Any]) -> str:
+    if gate["loss"] != "log-loss":  # an error of values is told already, by the gain
+        return ""
+    low, high = (signed(gate[name], ".3f") for name in ("loss_low", "loss_high"))
+    return f" (log-loss {gate['tuned_loss']:.3f} against {gate['floor_loss']:.3f}, lower by {low} to {high})"
