@@ -20,7 +20,7 @@ HEADS = ("auto", "linear", "mlp")
 # As the field's recipe for chest CT has it: two hidden layers of 512, dropout 0.3 behind each.
 HIDDEN, DROPOUT = (512, 512), 0.3
 MOST_HIDDEN = 65_536
-GEOMETRIES = ("auto", "crop", "pad", "squash")
+GEOMETRIES = ("auto", "crop", "pad", "squash", "head", "head+tail", "windows")
 _CHOICES = {
     "modality": MODALITIES,
     "task": TASKS,

@@ -26,7 +26,7 @@ def make_checkpoint(bottom: Bottom, folder: Path, plan: TuningPlan, *, cut: str 
     about = {
         "backbone": f"{info.name} ({info.sha256[:12]})",
         "data": f"{bottom.dataset.source} ({_digest(bottom)})",
-        "input": f"{bottom.table.preprocess.image_size} pixels, {bottom.table.preprocess.geometry}",
+        "input": ", ".join(f"{name} {value}" for name, value in bottom.table.preprocess.describe().items()),
         "features": bottom.floor.block,
         "cut": str(cut),
         **told,

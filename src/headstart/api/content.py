@@ -14,7 +14,7 @@ from headstart.api.evidence import Evidence, mistakes
 from headstart.backbones.info import BlockInfo
 from headstart.data.duplicates import duplicate_groups
 from headstart.errors import HeadstartError
-from headstart.preprocess.image import thumbnail_data_uri
+from headstart.preprocess.thumbnail import thumbnail_data_uri
 from headstart.records import Dataset, Finding, Splits
 from headstart.select.floor import question
 
@@ -162,7 +162,7 @@ def _choices_of_floor(story: Story) -> list[dict[str, Any]]:
 
 def _choice_of_geometry(bottom: Bottom) -> dict[str, Any]:
     geometry = bottom.geometry
-    return question("image geometry", geometry.preprocess.geometry, geometry.reason, geometry.trials)
+    return question(geometry.preprocess.fitting_question, geometry.preprocess.fitting, geometry.reason, geometry.trials)
 
 
 def _frozen(blocks: Sequence[BlockInfo], adaptation: Adaptation) -> list[tuple[BlockInfo, bool]]:

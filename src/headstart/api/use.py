@@ -21,10 +21,9 @@ from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.features.extract import extract_batches, feature_store
 from headstart.features.prefix import Prefix
 from headstart.model.model import expand, unreadable_error
-from headstart.preprocess.image import ImagePreprocess
+from headstart.preprocess.recipe import Preprocess
 from headstart.records import Finding, Sample
 from headstart.report.page import render_report
-from headstart.select.geometry import DEFAULT
 
 Progress = Callable[[int, int], None]
 
@@ -55,7 +54,7 @@ def check(
     reading = read_with_findings(data, ReadOptions(**options), test=test)
     dataset = reading.dataset
     prefix = compile_prefix(locate(backbone, modality=dataset.modality)).wait()
-    table = extract(prefix, _plain_preprocess(prefix), dataset.samples, progress=progress)
+    table = extract(prefix, _fitted(prefix), dataset.samples, progress=progress)
     return check_dataset(dataset, table, near_duplicates(table), reading.findings)
 
 
@@ -64,7 +63,7 @@ def embed(
     *,
     backbone: str = "auto",
     block: str = "last",
-    geometry: str = DEFAULT,
+    geometry: str = "auto",
     image_size: int | None = None,
     progress: Progress | None = None,
 ) -> FeatureTable:
@@ -74,7 +73,7 @@ def embed(
         data: as for `fit`, or a folder or list of items without labels.
         backbone: by name.
         block: checked to exist; `table.features(block)` gives its columns.
-        geometry: crop, pad or squash.
+        geometry: crop, pad or squash; 'auto' is pad.
         image_size: side in pixels, or None for the weights' own.
         progress: called with the items done, and all.
 
@@ -88,7 +87,7 @@ def embed(
     samples = _samples(data)
     prefix = compile_prefix(locate(backbone), image_size=image_size).wait()
     prefix.spec.columns(block)
-    table = extract(prefix, prefix.spec.preprocess.with_geometry(geometry), samples, progress=progress)
+    table = extract(prefix, _fitted(prefix, geometry), samples, progress=progress)
     if not table.ids:
         raise unreadable_error(table.failures)
     return table
@@ -100,7 +99,7 @@ def embed_to_parquet(
     *,
     backbone: str = "auto",
     block: str = "last",
-    geometry: str = DEFAULT,
+    geometry: str = "auto",
     image_size: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -111,7 +110,7 @@ def embed_to_parquet(
         out: the file; appears only when it is whole.
         backbone: by name.
         block: which block's features; 'last', 'multi', or a block's name.
-        geometry: crop, pad or squash.
+        geometry: crop, pad or squash; 'auto' is pad.
         image_size: side in pixels, or None for the weights' own.
         progress: called with the items done, and all.
 
@@ -137,7 +136,7 @@ def embed_to_parquet(
     samples = _samples(data)
     prefix = compile_prefix(locate(backbone), image_size=image_size).wait()
     columns = prefix.spec.columns(block)
-    preprocess = prefix.spec.preprocess.with_geometry(geometry)
+    preprocess = _fitted(prefix, geometry)
     schema = pyarrow.schema(
         [
             ("id", pyarrow.string()),
@@ -187,8 +186,10 @@ def rewrite_report(artifact: str | Path) -> Path:
     return model.folder / "report.html"
 
 
-def _plain_preprocess(prefix: Prefix) -> ImagePreprocess:
-    return prefix.spec.preprocess.with_geometry(DEFAULT)
+def _fitted(prefix: Prefix, fitting: str = "auto") -> Preprocess:
+    """The preprocess with a way of fitting, by default the first."""
+    base = prefix.spec.preprocess
+    return base.with_fitting(base.fittings[0] if fitting == "auto" else fitting)
 
 
 def _samples(data: Any) -> tuple[Sample, ...]:  # noqa: ANN401 - items, with labels or without
@@ -210,7 +211,7 @@ def _samples(data: Any) -> tuple[Sample, ...]:  # noqa: ANN401 - items, with lab
 
 def _chunks(
     prefix: Prefix,
-    preprocess: ImagePreprocess,
+    preprocess: Preprocess,
     samples: tuple[Sample, ...],
     columns: slice,
     told: dict[str, Any],

@@ -6,8 +6,6 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from headstart.config import FitSettings
 from headstart.features import FeatureTable, extract
 from headstart.features.extract import FLIPPED, PLAIN, Progress
@@ -40,6 +38,8 @@ def add_flips(
     Returns:
         The table to go on with, and the question asked, for the report.
     """
+    if FLIPPED not in table.preprocess.views:
+        return table, []
     rate = rate_of(table, prefix)
     items = contestants(dataset, splits.train, splits.groups)
     if settings.budget_seconds < len(table.ids) / rate or items is None:
@@ -69,8 +69,7 @@ def rate_of(table: FeatureTable, prefix: Prefix) -> float:
     """
     if table.misses > table.hits:
         return table.misses / table.seconds
-    side = table.preprocess.image_size
-    batch = np.zeros((prefix.batch_size, 3, side, side), np.float32)
+    batch = table.preprocess.example(prefix.batch_size)
     prefix(batch)  # the first call takes longer
     started = time.perf_counter()
     prefix(batch)

@@ -50,11 +50,11 @@ def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]
     Raises:
         BackboneError: if the network could not be compiled, and so cannot predict without torch.
     """
-    network = _network(story)
+    network, preprocess = _network(story), story.bottom.table.preprocess
     session = open_session(network, num_threads=1)
 
     def run(batch: np.ndarray) -> np.ndarray:
-        return session.run(None, {"pixels": batch})[0]
+        return session.run(None, {preprocess.input_name: batch})[0]
 
     _compare(story, run)
     page = render_report(tell())
@@ -65,7 +65,7 @@ def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]
         _manifest(story, content),
         {
             NETWORK: network,
-            SELF_TEST: make_self_test(story.bottom.table.preprocess, [sample.item for sample in _golden(story)], run),
+            SELF_TEST: make_self_test(preprocess, [sample.item for sample in _golden(story)], run),
             LEARNED: pack_digests(story.bottom.table.hashes[id_] for id_ in story.splits.train),
             "head.safetensors": _head_tensors(story),
             "report.json": json.dumps(content, ensure_ascii=False, indent=1).encode(),
@@ -73,6 +73,7 @@ def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]
             "README.md": model_card(content).encode(),
             "splits.csv": (folder / "splits.csv").read_bytes(),
             **_changes(story, folder),
+            **preprocess.assets,
         },
     )
 
@@ -122,7 +123,7 @@ def _compare(story: Story, run: Callable[[np.ndarray], np.ndarray]) -> None:
     preprocess = kept.table.preprocess
     for id_, row in zip(ids, wanted, strict=True):
         try:
-            answer = run(preprocess(story.dataset.by_id[id_].item, name=id_)[None])[0]
+            answer = run(preprocess.collate([preprocess.prepare(story.dataset.by_id[id_].item, name=id_)]))[0]
         except HeadstartError:
             continue  # the item vanished while the fit ran; the others are compared
         worst = float(np.abs(answer - row).max()) / max(1.0, float(np.abs(row).max()))
@@ -138,7 +139,7 @@ def _golden(story: Story) -> list[Sample]:
     for id_ in dict.fromkeys(spread):
         sample = story.dataset.by_id[id_]
         try:
-            story.bottom.table.preprocess.pixels(sample.item, name=id_)
+            story.bottom.table.preprocess.prepare(sample.item, name=id_)
         except HeadstartError:
             continue  # vanished since; one golden item fewer
         golden.append(sample)

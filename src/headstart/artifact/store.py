@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -21,7 +19,7 @@ from headstart.errors import ArtifactError
 from headstart.inference import open_session
 from headstart.model.manifest import Manifest
 from headstart.model.model import Model
-from headstart.preprocess.image import ImagePreprocess
+from headstart.preprocess.recipe import Preprocess, preprocess_from_json
 
 MANIFEST = "headstart.json"
 NETWORK = "model.onnx"
@@ -29,10 +27,8 @@ REPORT = "report.json"
 SELF_TEST = "selftest.safetensors"
 LEARNED = "learned.safetensors"
 NUM_GOLDEN = 3
-GOLDEN_SIDE = 320
-# Another build of Pillow may round a pixel differently, another processor a product; a wrong preprocess or network is off
-# by far more (a change of the channels' order: about 0.1 in probability, of the geometry: tens of levels).
-PIXEL_TOLERANCE = 2.0
+# Another processor may round a product differently; a wrong network is off by far more (a change of the channels' order:
+# about 0.1 in probability).
 ANSWER_TOLERANCE = 2e-3
 
 
@@ -86,19 +82,27 @@ def load(path: str | Path) -> Model:
     unlisted = sorted({NETWORK, SELF_TEST, REPORT} - contents.keys())
     if unlisted:
         raise _changed(folder, MANIFEST, why=f"it does not list {', '.join(unlisted)}")
-    session = _open_network(folder, contents[NETWORK], manifest.num_outputs)
-    model = Model(folder=folder, manifest=manifest, session=session, report=_read_report(folder, contents[REPORT]))
+    preprocess = preprocess_from_json(manifest.preprocess, lambda name: _listed(folder, name, contents))
+    session = _open_network(folder, contents[NETWORK], preprocess.input_name, manifest.num_outputs)
+    report = _read_report(folder, contents[REPORT])
+    model = Model(folder=folder, manifest=manifest, preprocess=preprocess, session=session, report=report)
     replay(model, contents[SELF_TEST])
     return model
 
 
-def _open_network(folder: Path, content: bytes, num_outputs: int) -> onnxruntime.InferenceSession:
+def _listed(folder: Path, name: str, contents: Mapping[str, bytes]) -> bytes:
+    if name not in contents:
+        raise _changed(folder, MANIFEST, why=f"it does not list {name}")
+    return contents[name]
+
+
+def _open_network(folder: Path, content: bytes, input_name: str, num_outputs: int) -> onnxruntime.InferenceSession:
     try:
         session = open_session(content, num_threads=1)
     except Exception as error:  # each fault has a class of its own in ONNX Runtime, without a common base
         raise _changed(folder, NETWORK, why="ONNX Runtime cannot open it") from error
-    if [given.name for given in session.get_inputs()] != ["pixels"]:
-        raise _changed(folder, NETWORK, why="it does not take pixels")
+    if [given.name for given in session.get_inputs()] != [input_name]:
+        raise _changed(folder, NETWORK, why=f"it does not take {input_name}")
     if [answer.shape[-1:] for answer in session.get_outputs()] != [[num_outputs]]:
         raise _changed(folder, NETWORK, why=f"it does not give {num_outputs} numbers an item, as headstart.json has it")
     return session
@@ -190,27 +194,24 @@ def _changed(folder: Path, name: str, *, why: str = "its sha256 differs") -> Art
     )
 
 
-def make_self_test(preprocess: ImagePreprocess, items: Sequence[Any], run: Any) -> bytes:  # noqa: ANN401 - a callable
+def make_self_test(preprocess: Preprocess, items: Sequence[Any], run: Any) -> bytes:  # noqa: ANN401 - a callable
     """Golden items with what they must become.
 
     Args:
         preprocess: the model's.
-        items: at most three; pictures are kept at no more than 320 pixels a side, losslessly.
-        run: (B, 3, S, S) float32 to (B, K) float32, the saved network.
+        items: at most three.
+        run: a collated batch to (B, K) float32, the saved network.
 
     Returns:
-        The bytes of selftest.safetensors: for each item its PNG, its pixels and its answer.
+        The bytes of selftest.safetensors: for each item a copy of it, the item prepared, and its answer.
     """
     tensors: dict[str, np.ndarray] = {}
     for index, item in enumerate(items[:NUM_GOLDEN]):
-        picture = preprocess.decode(item)
-        picture.thumbnail((GOLDEN_SIDE, GOLDEN_SIDE), Image.Resampling.BICUBIC)
-        stream = io.BytesIO()
-        picture.save(stream, "PNG")
-        pixels = preprocess.pixels(stream.getvalue())
-        tensors[f"item.{index}"] = np.frombuffer(stream.getvalue(), np.uint8)
-        tensors[f"pixels.{index}"] = pixels
-        tensors[f"answer.{index}"] = run(preprocess.normalise(pixels[None]))[0]
+        kept = preprocess.keep(item)
+        prepared = preprocess.prepare(kept)
+        tensors[f"item.{index}"] = np.frombuffer(kept, np.uint8)
+        tensors[f"prepared.{index}"] = prepared
+        tensors[f"answer.{index}"] = run(preprocess.collate([prepared]))[0]
     return save_tensors(tensors)
 
 
@@ -222,25 +223,23 @@ def replay(model: Model, content: bytes) -> None:
         content: of selftest.safetensors.
 
     Raises:
-        ArtifactError: if pixels or answers differ from those saved.
+        ArtifactError: if input or answers differ from those saved.
     """
     try:
         tensors = load_tensors(content)
     except SafetensorError as error:
         raise _changed(model.folder, SELF_TEST, why="it holds no tensors") from error
     count = len(tensors) // 3
-    if set(tensors) != {f"{part}.{index}" for part in ("item", "pixels", "answer") for index in range(count)}:
+    if set(tensors) != {f"{part}.{index}" for part in ("item", "prepared", "answer") for index in range(count)}:
         raise _changed(model.folder, SELF_TEST, why="it holds other tensors")
     for index in range(count):
-        pixels = model.preprocess.pixels(tensors[f"item.{index}"].tobytes(), name=f"golden item {index}")
-        saved = tensors[f"pixels.{index}"]
-        off = float(np.abs(pixels.astype(np.int16) - saved).mean()) if pixels.shape == saved.shape else float("inf")
-        if off > PIXEL_TOLERANCE:
-            raise _unfaithful(model.folder, f"golden item {index} becomes other pixels here (mean difference {off:.1f} levels)")
+        prepared = model.preprocess.prepare(tensors[f"item.{index}"].tobytes(), name=f"golden item {index}")
+        off = model.preprocess.compare(prepared, tensors[f"prepared.{index}"])
+        if off:
+            raise _unfaithful(model.folder, f"golden item {index} becomes {off}")
     if not count:
         return
-    saved_pixels = np.stack([tensors[f"pixels.{index}"] for index in range(count)])
-    answers = model.run(model.preprocess.normalise(saved_pixels))
+    answers = model.run(model.preprocess.collate([tensors[f"prepared.{index}"] for index in range(count)]))
     for index, answer in enumerate(answers):
         wanted = tensors[f"answer.{index}"]
         worst = float(np.abs(answer - wanted).max()) / max(1.0, float(np.abs(wanted).max()))
@@ -251,6 +250,6 @@ def replay(model: Model, content: bytes) -> None:
 def _unfaithful(folder: Path, what: str) -> ArtifactError:
     return ArtifactError(
         f"{folder}: {what}.",
-        expected="the same pixels and answers as when the model was saved.",
-        mend="use the versions of onnxruntime and pillow that headstart.json lists under packages.",
+        expected="the same input and answers as when the model was saved.",
+        mend="use the versions of the packages that headstart.json lists under packages.",
     )

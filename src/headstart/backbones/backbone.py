@@ -13,7 +13,7 @@ from headstart.backbones.cutting import cut, tapped, tapped_copy, tapped_prefix,
 from headstart.backbones.info import BackboneInfo
 from headstart.backbones.tracing import Trace
 from headstart.errors import BackboneError
-from headstart.preprocess.image import ImagePreprocess
+from headstart.preprocess.recipe import Preprocess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Backbone:
     """A pretrained network as ordered named blocks; frozen and in evaluation mode."""
 
     info: BackboneInfo
-    preprocess: ImagePreprocess
+    preprocess: Preprocess
     network: nn.Module
     traced: Trace | None
     """None where the network cannot be traced: it then works as a whole, but cannot be cut."""

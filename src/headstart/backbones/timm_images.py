@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import nn
 from headstart import runtime
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.catalog import BUNDLED, BackboneSource
-from headstart.backbones.changes import apply_changes, check_base, tuned_sha256
+from headstart.backbones.changes import apply_changes, check_base, tensors_sha256, tuned_sha256
 from headstart.backbones.cutting import Frozen
 from headstart.backbones.flow import channel_axes
 from headstart.backbones.info import BackboneInfo, BlockInfo
@@ -104,7 +103,7 @@ def _network(source: BackboneSource, image_size: int | None) -> tuple[nn.Module,
         case _:
             network = _load(source, size)
     settings: dict[str, Any] = dict(network.pretrained_cfg)  # type: ignore[arg-type]
-    checksum = source.sha256 if source.kind in {"bundled", "file"} else _tensors_sha256(network)
+    checksum = source.sha256 if source.kind in {"bundled", "file"} else tensors_sha256(network)
     return network.requires_grad_(False), settings, checksum
 
 
@@ -216,14 +215,6 @@ def _read_state(source: BackboneSource) -> dict[str, torch.Tensor]:
 def _first_line(error: Exception) -> str:
     told = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {told[0][:200]}"
-
-
-def _tensors_sha256(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _trace(network: nn.Module, side: int, source: BackboneSource) -> tuple[Trace | None, str]:

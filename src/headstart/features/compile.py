@@ -66,7 +66,7 @@ def _whole_spec(folder: Path) -> PrefixSpec | None:
     """What a folder holds, if it is a compiled network as this version writes it and nothing of it was lost."""
     try:
         told = json.loads((folder / "prefix.json").read_text(encoding="utf-8"))
-        spec = PrefixSpec.from_json(told)
+        spec = PrefixSpec.from_json(told, lambda name: (folder / name).read_bytes())
         whole = bool(spec.why_torch) or (folder / "prefix.onnx").stat().st_size == told["bytes"]
     except (OSError, ValueError, KeyError, TypeError, HeadstartError):
         return None
@@ -156,7 +156,8 @@ def _failure(source: BackboneSource, work: Path, stderr: str) -> HeadstartError:
 
 
 def _open(source: BackboneSource, image_size: int | None, folder: Path) -> Prefix:
-    spec = PrefixSpec.from_json(json.loads((folder / "prefix.json").read_text(encoding="utf-8")))
+    told = json.loads((folder / "prefix.json").read_text(encoding="utf-8"))
+    spec = PrefixSpec.from_json(told, lambda name: (folder / name).read_bytes())
     # The same weights may have been compiled under another name: while they were tuned, or as the base of a saved model.
     spec = replace(spec, info=replace(spec.info, name=source.name, base=source.base))
     device = accelerator()

@@ -25,17 +25,22 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.catalog import find_source, open_source
 from headstart.backbones.cutting import Frozen
 from headstart.backbones.pooling import PooledBlocks, PooledPrefix
+from headstart.backbones.texts import PooledTextPrefix, PooledTexts, TextBackbone
 from headstart.errors import HeadstartError
 from headstart.features.onnx_graph import fold_padding
 from headstart.features.prefix import STATE, BlockSlice, PrefixSpec
 from headstart.inference import open_session
+from headstart.preprocess.recipe import Preprocess
 
 # The largest difference from torch that a compiled network may show, relative to the largest feature of its block.
 MAX_RELATIVE_ERROR = 1e-4
 OPSET = 18
 
+AnyBackbone = Backbone | TextBackbone
+Pooled = PooledBlocks | PooledPrefix | PooledTexts | PooledTextPrefix
 
-def export(backbone: Backbone, model_path: Path, *, cut: str = "") -> PrefixSpec:
+
+def export(backbone: AnyBackbone, model_path: Path, *, cut: str = "") -> PrefixSpec:
     """Compile a backbone, or the part of it up to a cut, and compare it with torch.
 
     Args:
@@ -51,8 +56,7 @@ def export(backbone: Backbone, model_path: Path, *, cut: str = "") -> PrefixSpec
     """
     pooled = pooled_network(backbone, cut)
     layout = _layout(backbone, pooled)
-    side = backbone.preprocess.image_size
-    error, why = _export_checked(Frozen(pooled), layout, side, model_path)
+    error, why = _export_checked(Frozen(pooled), layout, backbone.preprocess, model_path)
     if why:
         model_path.unlink(missing_ok=True)
     return PrefixSpec(
@@ -66,15 +70,17 @@ def export(backbone: Backbone, model_path: Path, *, cut: str = "") -> PrefixSpec
     )
 
 
-def pooled_network(backbone: Backbone, cut: str) -> PooledBlocks | PooledPrefix:
+def pooled_network(backbone: AnyBackbone, cut: str) -> Pooled:
     """The network that is compiled: the whole backbone, or the part of it up to a cut."""
+    if isinstance(backbone, TextBackbone):
+        return PooledTextPrefix(backbone, cut) if cut else PooledTexts(backbone)
     return PooledPrefix(backbone, cut) if cut else PooledBlocks(backbone)
 
 
-def _layout(backbone: Backbone, pooled: PooledBlocks | PooledPrefix) -> tuple[BlockSlice, ...]:
+def _layout(backbone: AnyBackbone, pooled: Pooled) -> tuple[BlockSlice, ...]:
     pooling = pooled.pooling
     places = list(zip(backbone.blocks, pooling.slices, strict=True))
-    if isinstance(pooled, PooledBlocks):
+    if isinstance(pooled, PooledBlocks | PooledTexts):
         return tuple(BlockSlice(name=name, start=start, width=width) for name, (start, width) in places)
     behind = math.prod(pooling.shapes[backbone.blocks.index(pooled.cut)])
     state = BlockSlice(name=STATE, start=0, width=behind)
@@ -82,14 +88,16 @@ def _layout(backbone: Backbone, pooled: PooledBlocks | PooledPrefix) -> tuple[Bl
     return (state, *(BlockSlice(name=name, start=behind + start, width=width) for name, (start, width) in kept))
 
 
-def _export_checked(network: nn.Module, layout: tuple[BlockSlice, ...], side: int, model_path: Path) -> tuple[float, str]:
+def _export_checked(
+    network: nn.Module, layout: tuple[BlockSlice, ...], preprocess: Preprocess, model_path: Path
+) -> tuple[float, str]:
     failures = []
     for exporter in (_export_torchscript, _export_dynamo):
         try:
-            exporter(network, torch.zeros(2, 3, side, side), model_path)
-            sample = np.zeros((1, 3, side, side), np.float32)
-            onnx.save(fold_padding(onnx.load(model_path), sample), model_path)
-            error = _relative_error(network, layout, side, model_path)
+            exporter(network, preprocess, model_path)
+            if preprocess.modality == "image":
+                onnx.save(fold_padding(onnx.load(model_path), np.zeros_like(preprocess.example(1))), model_path)
+            error = _relative_error(network, layout, preprocess, model_path)
         except (OSError, MemoryError):
             raise  # a full disk says nothing of the network, and must not be remembered of it
         except Exception as problem:  # noqa: BLE001 - exporters fail in any way; torch is then used, and the user told
@@ -101,34 +109,32 @@ def _export_checked(network: nn.Module, layout: tuple[BlockSlice, ...], side: in
     return float("nan"), "; ".join(failures)
 
 
-def _export_torchscript(network: nn.Module, sample: torch.Tensor, path: Path) -> None:
+def _export_torchscript(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
     """The older exporter: a second where the newer takes ten, and after `fold_padding` the graphs run equally fast."""
-    _write_onnx(network, sample, path, dynamo=False, dynamic_axes={"pixels": {0: "batch"}, "features": {0: "batch"}})
+    axes = {preprocess.input_name: dict(preprocess.free_axes), "features": {0: "batch"}}
+    _write_onnx(network, preprocess, path, dynamo=False, dynamic_axes=axes)
 
 
-def _export_dynamo(network: nn.Module, sample: torch.Tensor, path: Path) -> None:
+def _export_dynamo(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
     """The newer exporter, which manages networks that the older one does not."""
-    batch = ({0: torch.export.Dim("batch")},)
-    _write_onnx(network, sample, path, dynamo=True, dynamic_shapes=batch, external_data=False, verbose=False)
+    free = ({axis: torch.export.Dim(name) for axis, name in preprocess.free_axes.items()},)
+    _write_onnx(network, preprocess, path, dynamo=True, dynamic_shapes=free, external_data=False, verbose=False)
 
 
-def _write_onnx(network: nn.Module, sample: torch.Tensor, path: Path, **how: Any) -> None:  # noqa: ANN401 - torch's options
+def _write_onnx(network: nn.Module, preprocess: Preprocess, path: Path, **how: Any) -> None:  # noqa: ANN401 - torch's options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        how |= {"opset_version": OPSET, "input_names": ["pixels"], "output_names": ["features"]}
-        torch.onnx.export(network, (sample,), str(path), **how)
+        how |= {"opset_version": OPSET, "input_names": [preprocess.input_name], "output_names": ["features"]}
+        torch.onnx.export(network, (torch.from_numpy(preprocess.example(2)),), str(path), **how)
 
 
-def _relative_error(network: nn.Module, layout: tuple[BlockSlice, ...], side: int, path: Path) -> float:
+def _relative_error(network: nn.Module, layout: tuple[BlockSlice, ...], preprocess: Preprocess, path: Path) -> float:
     session = open_session(path, num_threads=torch.get_num_threads())
-    generator = torch.Generator().manual_seed(0)
-    # Smooth pictures at several contrasts look more like photographs to a network than white noise does; three at once,
-    # because a batch size frozen into the graph would show.
-    coarse = torch.randn(3, 3, 8, 8, generator=generator) * torch.tensor([0.3, 1.0, 2.0]).view(3, 1, 1, 1)
-    pixels = nn.functional.interpolate(coarse, size=(side, side), mode="bilinear").clamp(-2.5, 2.5)
+    # Three at once, because a batch size frozen into the graph would show.
+    example = preprocess.example(3)
     with torch.no_grad():
-        expected = network(pixels).numpy()
-    found = session.run(["features"], {"pixels": pixels.numpy()})[0]
+        expected = network(torch.from_numpy(example)).numpy()
+    found = session.run(["features"], {preprocess.input_name: example})[0]
     errors = []
     for part in layout:
         columns = slice(part.start, part.start + part.width)
@@ -168,6 +174,8 @@ def main(arguments: list[str]) -> int:
     versions = {"torch": torch.__version__, "onnx": onnx.__version__}
     written = spec.as_json() | {"seconds": round(time.perf_counter() - started, 2), "versions": versions}
     written["bytes"] = 0 if spec.why_torch else (folder / "prefix.onnx").stat().st_size
+    for name, content in spec.preprocess.assets.items():
+        (folder / name).write_bytes(content)
     (folder / "prefix.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
     _move(folder, Path(asked["target"]))
     return 0

@@ -23,7 +23,8 @@ from headstart.features.prefix import Prefix
 from headstart.features.store import FeatureStore, store_key
 from headstart.features.table import FeatureTable
 from headstart.inference import ordered_map
-from headstart.preprocess.image import ImagePreprocess, UnreadableItemError, content_key, load_bytes
+from headstart.preprocess.items import UnreadableItemError
+from headstart.preprocess.recipe import Preprocess
 from headstart.records import Sample
 
 # Views of an item that the network sees; their features are averaged.
@@ -35,7 +36,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of items done and of all."""
 
 Augment = Callable[[np.ndarray, bytes, str], np.ndarray]
-"""Changes the pixels (S, S, 3) uint8 of the item whose content has this digest, for the view of this name."""
+"""Changes a prepared item whose content has this digest, for the view of this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Batch:
 
 def extract(
     prefix: Prefix,
-    preprocess: ImagePreprocess,
+    preprocess: Preprocess,
     samples: Sequence[Sample],
     *,
     views: Sequence[str] = (PLAIN,),
@@ -76,16 +77,20 @@ def extract(
     """
     started = time.perf_counter()
     batches = []
+    # Items of like sizes share a batch, and so need little padding.
+    by_size = sorted(samples, key=lambda sample: preprocess.size(sample.item))
     with feature_store(prefix, preprocess) as store:
-        for batch in extract_batches(prefix, preprocess, samples, store=store, views=views):
+        for batch in extract_batches(prefix, preprocess, by_size, store=store, views=views):
             batches.append(batch)
             if progress:
                 progress(sum(len(done.ids) + len(done.failures) for done in batches), len(samples))
         notes = (store.why,) if store.why else ()
     empty = np.empty((0, len(views), prefix.spec.width), np.float32)
+    found = {id_: row for row, id_ in enumerate(id_ for batch in batches for id_ in batch.ids)}
+    ids = tuple(sample.id for sample in samples if sample.id in found)
     return FeatureTable(
-        ids=tuple(id_ for batch in batches for id_ in batch.ids),
-        vectors=np.concatenate([empty, *(batch.vectors for batch in batches)]),
+        ids=ids,
+        vectors=np.concatenate([empty, *(batch.vectors for batch in batches)])[[found[id_] for id_ in ids]],
         views=tuple(views),
         spec=prefix.spec,
         preprocess=preprocess,
@@ -99,13 +104,12 @@ def extract(
 
 
 @contextmanager
-def feature_store(prefix: Prefix, preprocess: ImagePreprocess, *, dtype: str = "float32") -> Iterator[FeatureStore]:
+def feature_store(prefix: Prefix, preprocess: Preprocess, *, dtype: str = "float32") -> Iterator[FeatureStore]:
     """Open the store that holds the features of this prefix and preprocess, rounded to a type."""
     made_by = fingerprint(prefix, preprocess, dtype=dtype)
     described = {
         "backbone": prefix.spec.info.name,
-        "geometry": preprocess.geometry,
-        "image_size": preprocess.image_size,
+        **preprocess.describe(),
         "precision": prefix.precision,
     }
     shape = (prefix.spec.width,)
@@ -115,7 +119,7 @@ def feature_store(prefix: Prefix, preprocess: ImagePreprocess, *, dtype: str = "
         yield store
 
 
-def fingerprint(prefix: Prefix, preprocess: ImagePreprocess, *, dtype: str = "float32") -> str:
+def fingerprint(prefix: Prefix, preprocess: Preprocess, *, dtype: str = "float32") -> str:
     """Name everything that features depend on besides the item: 64 hexadecimal digits."""
     info = prefix.spec.info
     told: dict[str, Any] = {
@@ -132,7 +136,7 @@ def fingerprint(prefix: Prefix, preprocess: ImagePreprocess, *, dtype: str = "fl
 
 def extract_batches(
     prefix: Prefix,
-    preprocess: ImagePreprocess,
+    preprocess: Preprocess,
     samples: Iterable[Sample],
     *,
     store: FeatureStore,
@@ -174,7 +178,7 @@ def _in_batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
 @dataclass(frozen=True, kw_only=True)
 class _Task:
     prefix: Prefix
-    preprocess: ImagePreprocess
+    preprocess: Preprocess
     store: FeatureStore
     views: tuple[str, ...]
     augment: Augment | None
@@ -187,8 +191,8 @@ def _extract_few(task: _Task, samples: list[Sample]) -> Batch:
     digests: dict[str, bytes] = {}
     for sample in samples:
         try:
-            contents[sample.id] = load_bytes(sample.item, name=sample.id)
-            digests[sample.id] = content_key(contents[sample.id], name=sample.id)
+            contents[sample.id] = task.preprocess.load(sample.item, name=sample.id)
+            digests[sample.id] = task.preprocess.digest(contents[sample.id], name=sample.id)
         except UnreadableItemError as error:
             failures[sample.id] = f"{error.kind}: {error.reason}"
     ids = list(digests)
@@ -198,7 +202,7 @@ def _extract_few(task: _Task, samples: list[Sample]) -> Batch:
     found = found.reshape(len(ids), len(views))
     complete = np.asarray(found.all(axis=1))
     known = store.get_failures([store_key(digests[id_]) for row, id_ in enumerate(ids) if not complete[row]])
-    rows, pixels, fresh_failures = [], [], []
+    rows, prepared, fresh_failures = [], [], []
     for row, id_ in enumerate(ids):
         if complete[row]:
             continue
@@ -207,7 +211,7 @@ def _extract_few(task: _Task, samples: list[Sample]) -> Batch:
             failures[id_] = f"{record.kind}: {record.reason}"
             continue
         try:
-            pixels.append(task.preprocess.pixels(contents[id_], name=id_))
+            prepared.append(task.preprocess.prepare(contents[id_], name=id_))
             rows.append(row)
         except UnreadableItemError as error:
             failures[id_] = f"{error.kind}: {error.reason}"
@@ -215,7 +219,7 @@ def _extract_few(task: _Task, samples: list[Sample]) -> Batch:
                 fresh_failures.append((store_key(digests[id_]), error.kind, error.reason))
     missing = [(row, v) for row in rows for v in range(len(views)) if not found[row, v]]
     if rows:
-        outputs = _run_views(task, np.stack(pixels), [digests[ids[row]] for row in rows], ~found[rows])
+        outputs = _run_views(task, prepared, [digests[ids[row]] for row in rows], ~found[rows])
         vectors[[row for row, _ in missing], [v for _, v in missing]] = store.rounded(outputs)
     readable = [row for row, id_ in enumerate(ids) if id_ not in failures]
     return Batch(
@@ -230,24 +234,23 @@ def _extract_few(task: _Task, samples: list[Sample]) -> Batch:
     )
 
 
-def _run_views(task: _Task, pixels: np.ndarray, digests: list[bytes], wanted: np.ndarray) -> np.ndarray:
-    """The features of the wanted views, (B, V) of (B, S, S, 3) uint8, one view after the other: (M, W)."""
+def _run_views(task: _Task, prepared: list[np.ndarray], digests: list[bytes], wanted: np.ndarray) -> np.ndarray:
+    """The features of the wanted views, (B, V) of B prepared items, one view after the other: (M, W)."""
     outputs = np.empty((*wanted.shape, task.prefix.spec.width), np.float32)
     for v, view in enumerate(task.views):
         rows = np.flatnonzero(wanted[:, v])
         if len(rows):
-            outputs[rows, v] = task.prefix(
-                task.preprocess.normalise(_seen(task, pixels[rows], [digests[r] for r in rows], view))
-            )
+            seen = [_seen(task, prepared[row], digests[row], view) for row in rows]
+            outputs[rows, v] = task.prefix(task.preprocess.collate(seen))
     return outputs[wanted]
 
 
-def _seen(task: _Task, pixels: np.ndarray, digests: list[bytes], view: str) -> np.ndarray:
-    """The pixels of one view, (B, S, S, 3) uint8."""
+def _seen(task: _Task, prepared: np.ndarray, digest: bytes, view: str) -> np.ndarray:
+    """One view of a prepared item."""
     if view == PLAIN:
-        return pixels
+        return prepared
     if view == FLIPPED:
-        return pixels[:, :, ::-1]
+        return prepared[:, ::-1]
     if task.augment is None:
         raise ValueError(f"nothing makes the view {view!r}")
-    return np.stack([task.augment(few, digest, view) for few, digest in zip(pixels, digests, strict=True)])
+    return task.augment(prepared, digest, view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +13,7 @@ from headstart import runtime
 from headstart.backbones.info import BackboneInfo
 from headstart.errors import SettingError
 from headstart.inference import open_session
-from headstart.preprocess.image import ImagePreprocess
+from headstart.preprocess.recipe import Preprocess, preprocess_from_json
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ class PrefixSpec:
     """What a compiled prefix is: enough to use and to recognise it without torch."""
 
     info: BackboneInfo
-    preprocess: ImagePreprocess
+    preprocess: Preprocess
     """With the weights' own geometry."""
     layout: tuple[BlockSlice, ...]
     """Every block, first to last; two blocks whose pooled outputs are equal share their place."""
@@ -98,11 +99,16 @@ class PrefixSpec:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> PrefixSpec:
-        """The inverse of `as_json`; other keys are left alone."""
+    def from_json(cls, value: dict[str, Any], read: Callable[[str], bytes]) -> PrefixSpec:
+        """The inverse of `as_json`; other keys are left alone.
+
+        Args:
+            value: the values of one JSON object.
+            read: gives the content of an asset of the preprocess by its name.
+        """
         return cls(
             info=BackboneInfo.from_json(value["info"]),
-            preprocess=ImagePreprocess.from_json(value["preprocess"]),
+            preprocess=preprocess_from_json(value["preprocess"], read),
             layout=tuple(BlockSlice(**part) for part in value["layout"]),
             relative_error=value["relative_error"],
             why_torch=value["why_torch"],
@@ -125,7 +131,7 @@ class Prefix(Protocol):
     """The compiled network's file; None where it could not be compiled."""
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Run the prefix: (B, 3, H, W) float32 to (B, `spec.width`) float32."""
+        """Run the prefix: a batch as the preprocess collates it to (B, `spec.width`) float32."""
         ...
 
 
@@ -147,8 +153,8 @@ class OnnxPrefix:
         self._session = open_session(model_path, num_threads=1)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Run the prefix: (B, 3, H, W) float32 to (B, `spec.width`) float32."""
-        return self._session.run(["features"], {"pixels": batch})[0]
+        """Run the prefix: a batch as the preprocess collates it to (B, `spec.width`) float32."""
+        return self._session.run(["features"], {self.spec.preprocess.input_name: batch})[0]
 
 
 class TorchPrefix:
@@ -171,7 +177,7 @@ class TorchPrefix:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Run the prefix: (B, 3, H, W) float32 to (B, `spec.width`) float32."""
+        """Run the prefix: a batch as the preprocess collates it to (B, `spec.width`) float32."""
         torch = self._torch
         inputs = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):

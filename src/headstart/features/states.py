@@ -17,7 +17,8 @@ from headstart.errors import CacheError
 from headstart.features.extract import PLAIN, Augment, Batch, Progress, extract_batches, feature_store
 from headstart.features.prefix import STATE, Prefix
 from headstart.features.store import FeatureStore, cache_limit, store_key
-from headstart.preprocess.image import ImagePreprocess, UnreadableItemError
+from headstart.preprocess.items import UnreadableItemError
+from headstart.preprocess.recipe import Preprocess
 from headstart.records import Sample
 
 # Of the store's limit, how much one training may fill.
@@ -35,7 +36,7 @@ class StateReader:
     """Reads states of items by id and view; made by `open_states`."""
 
     prefix: Prefix
-    preprocess: ImagePreprocess
+    preprocess: Preprocess
     samples: Mapping[str, Sample]
     digests: Mapping[str, bytes]
     """SHA-256 of each item's content."""
@@ -154,7 +155,7 @@ class StateReader:
 @contextmanager
 def open_states(
     prefix: Prefix,
-    preprocess: ImagePreprocess,
+    preprocess: Preprocess,
     samples: Mapping[str, Sample],
     digests: Mapping[str, bytes],
     *,
@@ -206,7 +207,7 @@ class _Trial:
     """To compute them."""
 
 
-def _try(prefix: Prefix, preprocess: ImagePreprocess, samples: Sequence[Sample]) -> _Trial:
+def _try(prefix: Prefix, preprocess: Preprocess, samples: Sequence[Sample]) -> _Trial:
     """Compute a few items without any store, in the narrow type if their values allow it."""
     store = FeatureStore.nowhere(dtype=WIDER_DTYPE, shape=(prefix.spec.width,))
     started = time.perf_counter()

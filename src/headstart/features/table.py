@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from headstart.features.prefix import PrefixSpec
-from headstart.preprocess.image import ImagePreprocess
+from headstart.preprocess.recipe import Preprocess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class FeatureTable:
     """(N, V, W) float32: N items, V views, W columns of all blocks together."""
     views: tuple[str, ...]
     spec: PrefixSpec
-    preprocess: ImagePreprocess
+    preprocess: Preprocess
     """What the items went through."""
     hashes: dict[str, str]
     """SHA-256 of each item's content, of unreadable ones too where there was content to read."""

@@ -19,8 +19,8 @@ from headstart.data.modality import modality_of_name
 from headstart.errors import ArtifactError, DataError
 from headstart.inference import ordered_map
 from headstart.model.manifest import Manifest
-from headstart.preprocess.image import ImagePreprocess, UnreadableItemError
-from headstart.preprocess.items import item_name
+from headstart.preprocess.items import UnreadableItemError, item_name
+from headstart.preprocess.recipe import Preprocess
 from headstart.records import Prediction
 
 BATCH_SIZE = 8
@@ -68,11 +68,17 @@ class Model:
     """A saved model, opened: give it items, it gives predictions."""
 
     def __init__(
-        self, *, folder: Path, manifest: Manifest, session: onnxruntime.InferenceSession, report: dict[str, Any]
+        self,
+        *,
+        folder: Path,
+        manifest: Manifest,
+        preprocess: Preprocess,
+        session: onnxruntime.InferenceSession,
+        report: dict[str, Any],
     ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.preprocess = ImagePreprocess.from_json(manifest.preprocess)
+        self.preprocess = preprocess
         self.report = Report(content=report)
         self._session = session
 
@@ -150,11 +156,12 @@ class Model:
 
     def moved_to(self, folder: Path) -> Model:
         """The same model, its folder being somewhere else now."""
-        return Model(folder=folder, manifest=self.manifest, session=self._session, report=self.report.content)
+        report = self.report.content
+        return Model(folder=folder, manifest=self.manifest, preprocess=self.preprocess, session=self._session, report=report)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """Run the network on preprocessed items: (B, 3, S, S) float32 to (B, K) float32."""
-        return self._session.run(None, {"pixels": batch})[0]
+        """Run the network on a collated batch of items: to (B, K) float32."""
+        return self._session.run(None, {self.preprocess.input_name: batch})[0]
 
     def save(self, path: str | Path) -> Path:
         """Save a copy of the model's folder.
@@ -184,16 +191,16 @@ class Model:
         return target
 
     def _run(self, few: list[tuple[str, Any]]) -> tuple[list[str], np.ndarray, dict[str, str]]:
-        names, pixels, failures = [], [], {}
+        names, prepared, failures = [], [], {}
         for name, item in few:
             try:
-                pixels.append(self.preprocess.pixels(item, name=name))
+                prepared.append(self.preprocess.prepare(item, name=name))
                 names.append(name)
             except UnreadableItemError as error:
                 failures[name] = error.reason
-        if not pixels:
+        if not prepared:
             return [], np.empty((0, self.manifest.num_outputs), np.float32), failures
-        return names, self.run(self.preprocess.normalise(np.stack(pixels))), failures
+        return names, self.run(self.preprocess.collate(prepared)), failures
 
     def _prediction(self, item: str, row: np.ndarray) -> Prediction:
         if self.manifest.task == "value":

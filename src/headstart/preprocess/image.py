@@ -5,15 +5,14 @@ Flips and other views are no part of it: they are made of its output.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -22,14 +21,20 @@ from headstart.errors import ArtifactError, SettingError
 from headstart.preprocess.decode import DecodedImage, decode_image
 from headstart.preprocess.geometry import resample_middle, resample_padded, size_by_longer_side, size_by_shorter_side
 from headstart.preprocess.items import UnreadableItemError, content_key, load_bytes
+from headstart.records import Modality
 
-__all__ = ["ImagePreprocess", "UnreadableItemError", "content_key", "load_bytes", "thumbnail_data_uri"]
+__all__ = ["ImagePreprocess", "UnreadableItemError", "content_key", "load_bytes"]
 
 Geometry = Literal["crop", "pad", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 RULES = 1
 """Goes up when the same settings come to mean other pixels, so that nothing cached or saved is mistaken."""
+
+GOLDEN_SIDE = 320
+"""The longer side of a picture that is kept for the self-test."""
+PIXEL_TOLERANCE = 2.0
+"""Levels: another build of Pillow may round a pixel differently; a wrong geometry is off by tens."""
 
 MAX_IMAGE_SIZE = 4096
 """The largest side a network input may have; more is surely a slip."""
@@ -93,6 +98,19 @@ class ImagePreprocess:
         ]
         return [(name, wish) for name, good, wish in checks if not good]
 
+    modality: ClassVar[Modality] = "image"
+    input_name: ClassVar[str] = "pixels"
+    assets: ClassVar[Mapping[str, bytes]] = {}
+    fittings: ClassVar[tuple[str, ...]] = ("pad", "squash", "crop")
+    fitting_question: ClassVar[str] = "image geometry"
+    views: ClassVar[tuple[str, ...]] = ("flip",)
+    free_axes: ClassVar[Mapping[int, str]] = {0: "batch"}
+
+    @property
+    def fitting(self) -> str:
+        """The geometry."""
+        return self.geometry
+
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of one network input."""
@@ -144,9 +162,64 @@ class ImagePreprocess:
         """
         return dataclasses.replace(self, geometry=geometry)  # type: ignore[arg-type]
 
+    def indifferent(self, items: Sequence[object]) -> str:
+        """Hardly any picture is square: ''."""
+        return ""
+
+    def with_fitting(self, fitting: str) -> ImagePreprocess:
+        """As `with_geometry`."""
+        return self.with_geometry(fitting)
+
     def fingerprint(self) -> str:
         """Name the recipe by its content: 64 hexadecimal digits, other for other pixels and the same in every process."""
         return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()
+
+    def describe(self) -> dict[str, str | int]:
+        """The settings that a user may want to know."""
+        return {"geometry": self.geometry, "image_size": self.image_size}
+
+    def load(self, item: object, *, name: str = "") -> object:
+        """Read a file once; see `items.load_bytes`."""
+        return load_bytes(item, name=name)
+
+    def digest(self, content: object, *, name: str = "") -> bytes:
+        """Hash what an item holds; see `items.content_key`."""
+        return content_key(content, name=name)
+
+    def size(self, item: object) -> int:
+        """All inputs are alike: 0."""
+        return 0
+
+    def prepare(self, item: object, *, name: str = "") -> np.ndarray:
+        """As `pixels`."""
+        return self.pixels(item, name=name)
+
+    def collate(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+        """Stack and normalise pixels: (B, 3, S, S) float32."""
+        return self.normalise(np.stack(prepared))
+
+    def example(self, count: int) -> np.ndarray:
+        """Smooth pictures at several contrasts, which look more like photographs to a network than white noise does."""
+        coarse = np.random.default_rng(0).normal(size=(count, 3, 8, 8)) * np.resize([0.3, 1.0, 2.0], count)[:, None, None, None]
+        size = (self.image_size, self.image_size)
+        planes = (
+            Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+            for plane in coarse.reshape(-1, 8, 8)
+        )
+        return np.stack([np.asarray(plane) for plane in planes]).reshape(count, *self.input_shape).clip(-2.5, 2.5)
+
+    def keep(self, item: object) -> bytes:
+        """A picture of at most 320 pixels a side, losslessly, as PNG."""
+        picture = self.decode(item)
+        picture.thumbnail((GOLDEN_SIDE, GOLDEN_SIDE), Image.Resampling.BICUBIC)
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        return stream.getvalue()
+
+    def compare(self, prepared: np.ndarray, saved: np.ndarray) -> str:
+        """Say by how many levels pixels differ, where they differ by more than rounding."""
+        off = float(np.abs(prepared.astype(np.int16) - saved).mean()) if prepared.shape == saved.shape else float("inf")
+        return f"other pixels here (mean difference {off:.1f} levels)" if off > PIXEL_TOLERANCE else ""
 
     def decode(self, item: object, *, name: str = "") -> Image.Image:
         """Decode an item to an upright RGB picture, smaller than it was saved if `draft` says so.
@@ -245,31 +318,6 @@ class ImagePreprocess:
                 return size_by_longer_side(wide, high, self.image_size)
             case _:
                 return size_by_shorter_side(wide, high, math.floor(self.image_size / self.crop_fraction))
-
-
-def thumbnail_data_uri(item: object, size: int = 96) -> str:
-    """Make a small picture that can stand inside a page.
-
-    Args:
-        item: as for `ImagePreprocess.decode`.
-        size: the longer side in pixels, at least 1; smaller pictures are not enlarged.
-
-    Returns:
-        A JPEG as "data:image/jpeg;base64,…".
-
-    Raises:
-        UnreadableItemError: if there is no whole picture in the item.
-    """
-
-    def fitted(wide: int, high: int) -> tuple[int, int]:
-        ratio = min(1.0, size / max(wide, high))
-        return max(1, round(wide * ratio)), max(1, round(high * ratio))
-
-    decoded = decode_image(item, least_size=fitted)
-    small = decoded.image.resize(fitted(*decoded.full_size), Image.Resampling.BICUBIC, box=decoded.region)
-    stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def _is_whole(value: object, low: int, high: int) -> bool:

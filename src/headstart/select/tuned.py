@@ -32,7 +32,7 @@ from headstart.tuning.averaging import interpolated
 from headstart.tuning.callbacks.base import Callback
 from headstart.tuning.callbacks.stopping import EarlyStopping
 from headstart.tuning.checkpoint import Checkpoint
-from headstart.tuning.inputs import Inputs, PixelInputs, StateInputs
+from headstart.tuning.inputs import Inputs, ItemInputs, StateInputs
 from headstart.tuning.loop import Outcome, make_accelerator, tune
 from headstart.tuning.lora import adapt_linear_layers, merge_adapters
 from headstart.tuning.losses import make_loss
@@ -114,10 +114,10 @@ def prepare(ground: Ground, plan: TuningPlan, progress: Progress | None = None) 
     digests = {id_: bytes.fromhex(table.hashes[id_]) for id_ in learning}
     tail = PooledTail(ground.backbone, cut)
     if cut is None:
-        pixels = PixelInputs(
+        items = ItemInputs(
             preprocess=table.preprocess, samples=dataset.by_id, digests=digests, augmentation=augmentation, views=views
         )
-        yield Prepared(ground=ground, plan=plan, cut=None, inputs=pixels, tail=tail, note="")
+        yield Prepared(ground=ground, plan=plan, cut=None, inputs=items, tail=tail, note="")
         return
     prefix = compile_prefix(ground.source, image_size=ground.image_size, cut=cut).wait()
     opened = open_states(prefix, table.preprocess, dataset.by_id, digests, num_views=1 + len(views), augment=augmentation)

@@ -1,4 +1,4 @@
-"""Where a training's batches come from: states at a cut out of the store, pixels, or features in memory."""
+"""Where a training's batches come from: states at a cut out of the store, items, or features in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from headstart.features.extract import PLAIN
 from headstart.features.states import StateReader
-from headstart.preprocess.image import ImagePreprocess
+from headstart.preprocess.recipe import Preprocess
 from headstart.records import Sample
 from headstart.tuning.augment import Augmentation
 
@@ -44,22 +44,22 @@ class StateInputs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelInputs:
-    """Pixels, for a network that trains as a whole; decoded and augmented anew each time."""
+class ItemInputs:
+    """Items themselves, for a network that trains as a whole; prepared and augmented anew each time."""
 
-    preprocess: ImagePreprocess
+    preprocess: Preprocess
     samples: Mapping[str, Sample]
     digests: Mapping[str, bytes]
     augmentation: Augmentation | None
     views: tuple[str, ...]
 
     def load(self, ids: Sequence[str], view: int | None) -> Batch:
-        """Preprocessed pictures."""
-        pixels = [self.preprocess.pixels(self.samples[id_].item, name=id_) for id_ in ids]
+        """Preprocessed items."""
+        prepared = [self.preprocess.prepare(self.samples[id_].item, name=id_) for id_ in ids]
         if view is not None and self.augmentation is not None:
-            seen = zip(pixels, ids, strict=True)
-            pixels = [self.augmentation(few, self.digests[id_], self.views[view]) for few, id_ in seen]
-        return self.preprocess.normalise(np.stack(pixels)), np.empty((len(ids), 0), np.float32)
+            seen = zip(prepared, ids, strict=True)
+            prepared = [self.augmentation(few, self.digests[id_], self.views[view]) for few, id_ in seen]
+        return self.preprocess.collate(prepared), np.empty((len(ids), 0), np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

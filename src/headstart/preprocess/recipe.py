@@ -1,0 +1,160 @@
+"""What every modality's preprocess can do; one object from item to network input, saved with the model and used everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from headstart.errors import ArtifactError
+from headstart.preprocess.image import ImagePreprocess
+from headstart.preprocess.text import TextPreprocess
+from headstart.records import Modality
+
+
+class Preprocess(Protocol):
+    """From an item of one modality to the input of one network.
+
+    An item is read (`load`), known by its content (`digest`), prepared alone (`prepare`), and put together with others to a
+    batch (`collate`). All but the batch is independent of the other items.
+    """
+
+    @property
+    def modality(self) -> Modality:
+        """What the items are."""
+        ...
+
+    @property
+    def input_name(self) -> str:
+        """What the network's one input is called."""
+        ...
+
+    @property
+    def assets(self) -> Mapping[str, bytes]:
+        """Files that belong to the recipe, by name; none of them is code."""
+        ...
+
+    @property
+    def fitting(self) -> str:
+        """How an item is fitted to the network's input."""
+        ...
+
+    @property
+    def fittings(self) -> tuple[str, ...]:
+        """The ways there are; the first stands unless another is better beyond doubt."""
+        ...
+
+    @property
+    def fitting_question(self) -> str:
+        """What is asked, in a word or two."""
+        ...
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Other views of an item that its label survives, as a rule."""
+        ...
+
+    def indifferent(self, items: Sequence[object]) -> str:
+        """Say why it does not matter how these items are fitted; '' where it may.
+
+        Args:
+            items: some of those that will be seen.
+        """
+        ...
+
+    def with_fitting(self, fitting: str) -> Preprocess:
+        """The same recipe with another way of fitting.
+
+        Raises:
+            SettingError: if there is no such way.
+        """
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """The recipe, less its assets, as plain JSON values."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Name the recipe by its content, assets included: 64 hexadecimal digits."""
+        ...
+
+    def describe(self) -> dict[str, str | int]:
+        """The settings that a user may want to know, by name."""
+        ...
+
+    def load(self, item: object, *, name: str = "") -> object:
+        """Read an item once, so that hashing and decoding share the read.
+
+        Raises:
+            UnreadableItemError: if it cannot be read.
+        """
+        ...
+
+    def digest(self, content: object, *, name: str = "") -> bytes:
+        """Hash what an item holds: the 32 bytes of a SHA-256.
+
+        Raises:
+            UnreadableItemError: if it is no item.
+        """
+        ...
+
+    def size(self, item: object) -> int:
+        """How long an item is, in units of its own; items of like sizes share a batch. 0 where all inputs are alike."""
+        ...
+
+    def prepare(self, item: object, *, name: str = "") -> np.ndarray:
+        """Prepare one item, as `collate` takes it.
+
+        Raises:
+            UnreadableItemError: if there is nothing in it to be seen.
+        """
+        ...
+
+    def collate(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+        """Make the network's input of B prepared items, batch first."""
+        ...
+
+    @property
+    def free_axes(self) -> Mapping[int, str]:
+        """The axes of a batch that differ from one to the next, with their names."""
+        ...
+
+    def example(self, count: int) -> np.ndarray:
+        """A made up batch on which networks can be compared; always the same."""
+        ...
+
+    def keep(self, item: object) -> bytes:
+        """A small faithful copy of an item, which `prepare` takes again."""
+        ...
+
+    def compare(self, prepared: np.ndarray, saved: np.ndarray) -> str:
+        """Say how an item was prepared otherwise than it once was; '' where it was not."""
+        ...
+
+
+def preprocess_from_json(spec: Mapping[str, Any], read: Callable[[str], bytes]) -> Preprocess:
+    """Read back what `as_json` gave.
+
+    Args:
+        spec: the values of one JSON object.
+        read: gives the content of an asset by its name.
+
+    Returns:
+        The same recipe.
+
+    Raises:
+        ArtifactError: if it is no preprocess that this headstart knows, or has a missing, unknown or wrong setting.
+    """
+    kind = spec.get("kind") if isinstance(spec, Mapping) else None
+    match kind:
+        case "image":
+            return ImagePreprocess.from_json(spec)
+        case "text":
+            return TextPreprocess.from_json(spec, read)
+        case _:
+            raise ArtifactError(
+                f"there is no preprocess of kind {kind!r}.",
+                expected="kind image or text.",
+                mend="use the file as headstart wrote it, or a headstart as new as the one that wrote it.",
+            )
