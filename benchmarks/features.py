@@ -23,7 +23,8 @@ from headstart.features import compile_prefix, extract
 from headstart.features.extract import feature_store
 from headstart.features.prefix import Prefix
 from headstart.features.store import clear, store_key
-from headstart.preprocess.image import ImagePreprocess, load_bytes
+from headstart.preprocess.image import ImagePreprocess
+from headstart.preprocess.items import load_bytes
 from headstart.records import Sample
 from headstart.runtime import cache_root, num_cores
 from measure import Target, at_least, say, summarise

@@ -28,7 +28,7 @@ from headstart.features import compile_prefix
 from headstart.features.extract import feature_store
 from headstart.features.prefix import Prefix
 from headstart.features.store import clear, info, store_key
-from headstart.preprocess.image import content_key
+from headstart.preprocess.items import content_key
 from headstart.runtime import cache_root
 from measure import HERE, Target, at_most, clean_environment, exactly, say
 from pictures import write_pictures

@@ -17,7 +17,8 @@ from headstart.backbones import locate
 from headstart.features import compile_prefix
 from headstart.features.extract import feature_store
 from headstart.features.store import store_key
-from headstart.preprocess.image import Geometry, content_key
+from headstart.preprocess.image import Geometry
+from headstart.preprocess.items import content_key
 from measure import HEADSTART, Target, at_most, exactly, run_timed, say, summarise
 
 SHARE = 0.01

@@ -553,7 +553,8 @@ def test_mirror_images_that_pay_are_in_the_network(pictures, monkeypatch, tmp_pa
     assert choices_of(model)["views"]["kept"] == "with their mirror images"
     assert model.manifest.views == ("", "flip")
     plain = model.preprocess.pixels(pictures / "checks" / "0.png", name="0.png")
-    one, other = (model.run(model.preprocess.normalise(np.ascontiguousarray(each)[None])) for each in (plain, plain[:, ::-1]))
+    both = (np.ascontiguousarray(each) for each in (plain, plain[:, ::-1]))
+    one, other = (model.run(model.preprocess.collate([each]), [each]) for each in both)
     np.testing.assert_allclose(one, other, atol=1e-5)
     rows = [row for row in splits_of(model.folder) if row["split"] == "test"]
     predictions = model.predict([row["item"] for row in rows])
@@ -577,6 +578,7 @@ def test_the_options_are_saved_with_the_model(artifact):
         "geometry": "auto", "image_size": None, "budget": None, "seed": 0, "item_column": None, "label_column": None,
         "group_column": None, "split_column": None, "merge_labels": [], "epochs": None, "batch_size": None,
         "learning_rate": None, "find_learning_rate": False, "tuning": [], "resume": False, "hidden": None, "dropout": None,
+        "classical": "auto",
     }  # fmt: skip
 
 

@@ -86,7 +86,9 @@ def write_small_model(folder, prefix, task, **changes):
     answer = answer_for(prefix, task)
     network = assemble(prefix.model_path, answer)
     session = open_session(network, num_threads=1)
-    self_test = make_self_test(prefix.spec.preprocess, pictures_of(3), lambda batch: session.run(None, {"pixels": batch})[0])
+    self_test = make_self_test(
+        prefix.spec.preprocess, pictures_of(3), lambda batch, items: session.run(None, {"pixels": batch})[0]
+    )
     manifest = Manifest(
         **{
             "format": FORMAT,
@@ -324,11 +326,11 @@ def test_a_network_of_other_inputs_is_refused(saved):
 
 def test_the_self_test_holds_small_pictures_and_survives_fewer_than_three(small, tmp_path):
     big = Image.effect_noise((900, 500), 90).convert("RGB")
-    content = make_self_test(small.spec.preprocess, [big], lambda batch: batch.mean((2, 3)))
+    content = make_self_test(small.spec.preprocess, [big], lambda batch, items: batch.mean((2, 3)))
     header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
-    assert set(header) == {"item.0", "pixels.0", "answer.0"}
+    assert set(header) == {"item.0", "prepared.0", "answer.0"}
     folder = write_small_model(tmp_path / "model.hs", small, "single")
-    rewrite_file(folder, "selftest.safetensors", make_self_test(small.spec.preprocess, [], lambda batch: batch))
+    rewrite_file(folder, "selftest.safetensors", make_self_test(small.spec.preprocess, [], lambda batch, items: batch))
     assert load(folder).labels == LABELS
 
 

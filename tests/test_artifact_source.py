@@ -13,7 +13,7 @@ import headstart
 from headstart.api.use import embed
 from headstart.backbones import locate, open_backbone
 from headstart.backbones.catalog import find_source
-from headstart.cli.show import show_backbones
+from headstart.cli.backbones import show_backbones
 from headstart.errors import BackboneError
 from headstart.features import compile_prefix
 

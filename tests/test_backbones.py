@@ -27,6 +27,7 @@ SHA256 = {
     "efficientnet-lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     "efficientnet-lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     "efficientnet-lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    "all-minilm-l6-v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
 LITE_BLOCKS = ("stem", *(f"blocks.{i}" for i in range(7)), "conv_head", "pool")
 # The side in pixels is as small as the architecture bears. `test_…` are timm's own small members of each family.
@@ -179,7 +180,7 @@ def test_tail_can_be_trained_and_prefix_cannot(opened):
 
 
 def test_every_bundled_backbone_is_in_the_battery():
-    assert set(BUNDLED) <= {name for name, _ in BLOCKS}
+    assert {name for name, entry in BUNDLED.items() if entry.modality == "image"} <= {name for name, _ in BLOCKS}
 
 
 # What is known of a backbone
@@ -187,7 +188,7 @@ def test_every_bundled_backbone_is_in_the_battery():
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_bundled_weights_are_the_pinned_ones(name):
-    source = locate(name)
+    source = locate(name, modality=BUNDLED[name].modality)
     assert source.sha256 == SHA256[name] == BUNDLED[name].sha256
     assert hashlib.sha256(source.weights_path.read_bytes()).hexdigest() == SHA256[name]
     assert source.kind == "bundled"
@@ -281,7 +282,7 @@ def test_unknown_name_gives_the_nearest(name, nearest):
     with pytest.raises(BackboneError, match=f"no backbone called '{name}'") as caught:
         locate(name)
     assert f"nearest: {nearest}" in caught.value.expected
-    assert "timm:NAME, file:PATH, random:ARCH" in caught.value.expected
+    assert "timm:NAME, hf:NAME, file:PATH, random:ARCH" in caught.value.expected
     assert f"--backbone {nearest}" in caught.value.mend
 
 
@@ -466,7 +467,7 @@ def test_folders_that_are_no_checkpoint(tmp_path, checkpoint):
     (tmp_path / "empty").mkdir()
     with pytest.raises(BackboneError, match="holds no weights") as caught:
         locate(f"file:{tmp_path / 'empty'}")
-    assert "config.json with an 'architecture'" in caught.value.expected
+    assert "config.json, and model.safetensors" in caught.value.expected
     (checkpoint / "config.json").rename(checkpoint / "config.old")
     with pytest.raises(BackboneError, match=r"holds no config\.json"):
         locate(f"file:{checkpoint}")

@@ -205,7 +205,11 @@ def test_a_backbone_of_another_modality(place):
         what="backbone 'efficientnet-lite0' takes image items, and these are text items",
     )  # fmt: skip
     assert "--backbone" in complaint
-    fit_refused(place, "data", kind="BackboneError", what="these are text items")
+    sounds = place / "sounds"
+    for label in ("a", "b"):
+        (sounds / label).mkdir(parents=True)
+        (sounds / label / "1.wav").write_bytes(b"RIFF")
+    fit_refused(place, "sounds", kind="BackboneError", what="these are audio items")
 
 
 def test_a_checkpoint_that_is_not_there(place, pictures):

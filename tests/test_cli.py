@@ -173,7 +173,7 @@ def test_every_option_of_fit_reaches_the_model(pictures, tmp_path):
     words += ["--merge-labels", "checks=stripes", "--merge-labels", "blobs=rings", "--balance", "weights"]
     words += ["--geometry", "pad", "--budget", "2s", "--seed", "5", "--modality", "image", "--task", "single"]
     words += ["--backbone", "efficientnet-lite0", "--strategy", "extract", "--head", "linear", "--offline", "--json"]
-    words += ["--epochs", "3", "--batch-size", "8", "--learning-rate", "0.01", "--find-learning-rate"]
+    words += ["--epochs", "3", "--batch-size", "8", "--learning-rate", "0.01", "--find-learning-rate", "--classical", "auto"]
     summary = told(run_here("fit", table, "--out", tmp_path / "out.hs", *words))
     assert summary["labels"] == ["rings", "stripes"]
     assert (summary["counts"]["train"], summary["counts"]["test"]) == (96, 24)
@@ -184,6 +184,7 @@ def test_every_option_of_fit_reaches_the_model(pictures, tmp_path):
         "label_column": "what", "group_column": "whose", "split_column": "side",
         "merge_labels": [["checks", "stripes"], ["blobs", "rings"]], "epochs": 3, "batch_size": 8, "learning_rate": 0.01,
         "find_learning_rate": True, "tuning": [], "resume": False, "hidden": None, "dropout": None,
+        "classical": "auto",
     }  # fmt: skip
 
 
@@ -374,7 +375,7 @@ def test_check_prints_json(pictures, tmp_path):
     }
     shown = run_here("check", data)
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert "warning (empty): 1 item of zero bytes: rings/0.png" in shown.stdout and "  mend: " in shown.stdout
+    assert "warning (empty): 1 item without content: rings/0.png" in shown.stdout and "  mend: " in shown.stdout
 
 
 def test_check_of_sound_data_says_so(artifact, pictures):
@@ -407,8 +408,10 @@ def test_report_writes_the_page_again(artifact, tmp_path):
 
 def test_backbones_lists_what_can_be_named(artifact):
     answer = told(run_here("backbones", "--json"))
-    assert [entry["name"] for entry in answer["bundled"]] == [f"efficientnet-lite{number}" for number in range(3)]
-    assert [entry["default"] for entry in answer["bundled"]] == [True, False, False]
+    assert [(entry["name"], entry["modality"], entry["default"]) for entry in answer["bundled"]] == [
+        ("efficientnet-lite0", "image", True), ("efficientnet-lite1", "image", False), ("efficientnet-lite2", "image", False),
+        ("all-minilm-l6-v2", "text", True),
+    ]  # fmt: skip
     assert answer["bundled"][0]["compiled"] and "efficientnet-lite0" in answer["compiled"]
     assert run_here("backbones").stdout.startswith("efficientnet-lite0")
 
@@ -417,7 +420,7 @@ def test_cache_info_prune_and_clear(artifact, pictures, tmp_path):
     root = os.environ["HEADSTART_CACHE"]
     answer = told(run_here("cache", "info", "--json"))
     assert list(answer) == ["root", "limit_bytes", "features"] and answer["root"] == root
-    (kept,) = [each for each in answer["features"] if each["describe"]["geometry"] == "pad" and each["items"] >= 120][:1]
+    (kept,) = [each for each in answer["features"] if each["describe"].get("geometry") == "pad" and each["items"] >= 120][:1]
     assert list(kept) == ["fingerprint", "describe", "items", "bytes"] and kept["bytes"] > 0
     assert run_here("cache", "info").stdout.startswith(root)
     copy = tmp_path / "cache"

@@ -117,7 +117,7 @@ def test_compiled_features_equal_torchs_at_every_block(exported):
 
 def test_spec_survives_json(exported):
     _, spec, _ = exported
-    assert PrefixSpec.from_json(json.loads(json.dumps(spec.as_json()))) == spec
+    assert PrefixSpec.from_json(json.loads(json.dumps(spec.as_json())), spec.preprocess.assets.__getitem__) == spec
 
 
 def test_torch_prefix_gives_the_same(exported):
@@ -290,7 +290,7 @@ def test_padding_of_other_kinds_stays(settings_):
 
 def test_folding_a_ported_network_keeps_outputs_and_drops_what_measured_the_padding(tmp_path):
     backbone = open_backbone("efficientnet-lite0", image_size=SIDE)
-    export._export_torchscript(export.PooledBlocks(backbone), torch.zeros(2, 3, SIDE, SIDE), tmp_path / "raw.onnx")
+    export._export_torchscript(export.PooledBlocks(backbone), backbone.preprocess, tmp_path / "raw.onnx")
     raw = onnx.load(tmp_path / "raw.onnx")
     result = fold_padding(raw, np.zeros((1, 3, SIDE, SIDE), np.float32))
     kinds = {node.op_type for node in result.graph.node}
@@ -351,12 +351,12 @@ def test_compiled_once_and_found_again(in_process, empty_cache):
     assert again.wait().spec == prefix.spec
     np.testing.assert_array_equal(again.wait()(pixels(2, SIDE)), prefix(pixels(2, SIDE)))
     assert in_process.started == 1
-    assert compiled() == {NAME}
+    assert compiled() == {NAME: "image"}
     compile_prefix(source, image_size=96).wait()
     assert in_process.started == 2, "another image size is another network"
     freed = sum(path.stat().st_size for path in (empty_cache / "compiled").rglob("*") if path.is_file())
     assert clear_compiled() == freed > 0
-    assert compiled() == set()
+    assert compiled() == {}
     assert not compile_prefix(source, image_size=SIDE).cached
 
 

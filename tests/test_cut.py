@@ -291,7 +291,7 @@ def test_the_compiled_prefix_gives_state_and_pooled_features(opened, tmp_path):
     spec = export.export(backbone, path, cut=opened.middle)
     assert (spec.why_torch, spec.cut) == ("", opened.middle)
     assert spec.relative_error <= 1e-4
-    assert PrefixSpec.from_json(spec.as_json()) == spec
+    assert PrefixSpec.from_json(spec.as_json(), spec.preprocess.assets.__getitem__) == spec
     with torch.no_grad():
         wanted = PooledPrefix(backbone, opened.middle)(pixels).numpy()
         found = OnnxPrefix(spec, path)(pixels.numpy())

@@ -27,7 +27,8 @@ def of_kind(findings, kind, severity=None):
 
 
 def test_sound_data_has_no_findings():
-    assert find_problems(plain(a=9, b=9), hashes={f"a{i}": str(i) for i in range(9)}, near_duplicates=[], threshold=0.9) == []
+    hashes = {f"a{i}": str(i) for i in range(9)}
+    assert find_problems(plain(a=9, b=9), hashes=hashes, near_duplicates=[], measured="cosine of features ≥ 0.9") == []
     raise_if_fatal([])
 
 
@@ -60,7 +61,8 @@ def test_nothing_readable_is_fatal():
 
 def test_exact_and_near_duplicates_are_apart():
     hashes = {"a0": "x", "a1": "x", "a2": "y", "a3": "z"}
-    findings = find_problems(plain(a=9, b=9), hashes=hashes, near_duplicates=[("a0", "a1"), ("a1", "a2")], threshold=0.85)
+    measured, alike = "cosine of features ≥ 0.85", [("a0", "a1"), ("a1", "a2")]
+    findings = find_problems(plain(a=9, b=9), hashes=hashes, near_duplicates=alike, measured=measured)
     assert of_kind(findings, "duplicate")[0].items == ("a0", "a1")
     near = of_kind(findings, "near_duplicate")[0]
     assert near.items == ("a1", "a2") and "≥ 0.85" in near.message

@@ -223,7 +223,7 @@ def test_resuming_with_another_backbone_or_input_names_both(data, whole, stopped
     options = OPTIONS | {"backbone": f"artifact:{whole.folder}"}
     with pytest.raises(TuningError, match=r"backbone was random:test_resnet \(\w+\), and is artifact:.*out\.hs \("):
         headstart.fit(data, **options, **again)
-    with pytest.raises(TuningError, match="input was 32 pixels, squash, and is 32 pixels, crop"):
+    with pytest.raises(TuningError, match="input was geometry squash, image_size 32, and is geometry crop, image_size 32"):
         headstart.fit(data, **(OPTIONS | {"geometry": "crop"}), **again)
 
 

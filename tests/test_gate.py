@@ -436,7 +436,7 @@ def test_the_verdict_is_that_of_the_answers(backbone, plan):
     rest = tuple(id_ for id_ in prepared.ground.splits.train if id_ not in trial.ids)
     ground = prepared.ground
     floor = find_floor(ground.table, ground.dataset, replace(ground.splits, train=rest), ("a", "b", "c"), FLOOR)
-    answers = floor.answers(ground.table.features(floor.block, trial.ids), "single")
+    answers = floor.answers_to(ground.table, trial.ids, "single")
     assert trial.verdict.floor_score == pytest.approx((answers.argmax(axis=1) == targets).mean())
 
 

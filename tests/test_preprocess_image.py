@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from headstart.errors import ArtifactError, DataError, SettingError
-from headstart.preprocess.image import ImagePreprocess, UnreadableItemError, content_key, load_bytes, thumbnail_data_uri
+from headstart.preprocess.image import ImagePreprocess
+from headstart.preprocess.items import UnreadableItemError, content_key, load_bytes
+from headstart.preprocess.thumbnail import thumbnail_data_uri
 
 PLAIN = ImagePreprocess(image_size=32, geometry="squash", draft=False)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)

@@ -15,7 +15,7 @@ from headstart.features.store import info
 from headstart.records import Dataset, Sample, Splits
 from headstart.runtime import cache_root
 from headstart.select.floor import FloorPlan, find_floor, question
-from headstart.select.geometry import DEFAULT, choose_geometry, contestants
+from headstart.select.geometry import choose_geometry, contestants
 from headstart.select.trial import Contestants, Trial, better, hold_trial
 
 
@@ -144,7 +144,7 @@ def test_the_floor_stands_on_the_features_that_tell(spec, random, block, kept):
     asked = floor.choices[0]
     assert asked["question"].startswith("features") and asked["kept"] == kept
     assert [candidate["name"] for candidate in asked["candidates"]] == ["last", "multi"]
-    answers = floor.answers(table.features(floor.block, splits.test), "single")
+    answers = floor.answers_to(table, splits.test, "single")
     np.testing.assert_allclose(answers.sum(axis=1), 1)
     assert (answers.argmax(axis=1) == encode_targets(dataset, splits.test, dataset.labels)).mean() > 0.9
     assert floor.choices[-1]["question"] == "head" and floor.choices[-1]["kept"] == floor.head.kind
@@ -194,7 +194,7 @@ def test_temperatures_suit_heads_of_any_scale(spec, random):
         table = table_of(spec, dataset, scale * np.abs(random.normal(size=(160, spec.width))))
         splits = Splits(train=table.ids[:120], test=table.ids[120:])
         floor = find_floor(table, dataset, splits, dataset.labels, FloorPlan(balance="none", seed=0))
-        answers = floor.answers(table.features(floor.block, splits.test), "single")
+        answers = floor.answers_to(table, splits.test, "single")
         assert -np.log(answers[np.arange(40), labels[120:]]).mean() == pytest.approx(np.log(4), abs=0.15)
 
 
@@ -300,8 +300,8 @@ def test_a_geometry_that_is_asked_for_is_not_tried(wide, prefix, geometry):
 def test_few_items_are_padded_and_told_why(prefix, draw):
     few = dataset_of(["rings", "blobs"] * 20, items=[draw("rings", 0)] * 40)
     choice = choose_geometry(prefix, few, geometry="auto", seed=0)
-    assert choice.preprocess.geometry == DEFAULT == "pad"
-    assert choice.reason.startswith("too few items to ask the data (6 of the 50 it takes)")
+    assert choice.preprocess.geometry == choice.preprocess.fittings[0] == "pad"
+    assert choice.reason.startswith("too few items to ask the data: 6 of the 50 it takes")
     assert choice.trials == () and choice.asked == frozenset()
 
 

@@ -14,7 +14,8 @@ from headstart.features import states as states_module
 from headstart.features.extract import PLAIN
 from headstart.features.prefix import STATE, BlockSlice, PrefixSpec
 from headstart.features.states import open_states
-from headstart.preprocess.image import ImagePreprocess, UnreadableItemError
+from headstart.preprocess.image import ImagePreprocess
+from headstart.preprocess.items import UnreadableItemError
 from headstart.records import Sample
 from headstart.tuning.augment import Augmentation
 

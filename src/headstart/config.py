@@ -17,6 +17,7 @@ TASKS = ("auto", *get_args(Task))
 STRATEGIES = ("auto", "extract", "full", "lora")
 BALANCES = ("auto", "weights", "none")
 HEADS = ("auto", "linear", "mlp")
+CLASSICALS = ("auto", "none")
 # As the field's recipe for chest CT has it: two hidden layers of 512, dropout 0.3 behind each.
 HIDDEN, DROPOUT = (512, 512), 0.3
 MOST_HIDDEN = 65_536
@@ -26,6 +27,7 @@ _CHOICES = {
     "task": TASKS,
     "balance": BALANCES,
     "head": HEADS,
+    "classical": CLASSICALS,
     "geometry": GEOMETRIES,
 }
 _WHOLE = ("seed", "image_size", "epochs", "batch_size")
@@ -61,6 +63,9 @@ class FitSettings:
     """Widths of the hidden layers of head 'mlp'; None for (512, 512)."""
     dropout: float | None = None
     """Behind each of them, in [0, 1); None for 0.3."""
+    classical: str = "auto"
+    """Texts: whether words and pieces of words compete with the backbone's features, and may join them; 'none' leaves them
+    out."""
     geometry: str = "auto"
     """How pictures become square: 'auto' asks cross-validation on a part of the data."""
     image_size: int | None = None

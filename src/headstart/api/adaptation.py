@@ -179,6 +179,7 @@ def _circumstances(bottom: Bottom) -> Circumstances:
         device=accelerator(),
         pretrained=bottom.source.kind != "random" or bottom.source.changes_path is not None,
         transformer=False,
+        modality=bottom.dataset.modality,
     )
 
 

@@ -21,6 +21,7 @@ from headstart.api.views import rate_of
 from headstart.backbones.catalog import open_source
 from headstart.data.targets import encode_targets
 from headstart.errors import TuningError
+from headstart.preprocess.image import ImagePreprocess
 from headstart.select.gate import Verdict, hold_gate
 from headstart.select.mirror import mirror_keeps_labels
 from headstart.select.rules import Circumstances, make_plan, with_epochs
@@ -62,8 +63,9 @@ class Attempts:
         self.bottom, self.folder, self.callbacks, self.progress = bottom, folder, tuple(callbacks), progress
         runtime.raise_malloc_thresholds()
         torch.set_num_threads(runtime.num_cores())
-        image_size = bottom.table.preprocess.image_size
-        backbone = open_source(bottom.source, image_size=image_size)
+        preprocess = bottom.table.preprocess
+        side = preprocess.image_size if isinstance(preprocess, ImagePreprocess) else None
+        backbone = open_source(bottom.source, image_size=side)
         self.facts = replace(facts, transformer=backbone.mostly_linear)
         self._rated: set[str] = set()
         """Strategies whose learning rate was found by a range test."""
@@ -154,7 +156,8 @@ class Attempts:
 
     def _least_seconds(self, plan: TuningPlan) -> float:
         """What the strategy takes at least, by the rate at which the frozen network runs."""
-        return least_passes(plan) * len(self.bottom.splits.train) / rate_of(self.bottom.table, self.bottom.prefix)
+        bottom = self.bottom
+        return least_passes(plan) * len(bottom.splits.train) / rate_of(bottom.table, bottom.prefix, bottom.dataset)
 
     def _hold_out(self, prepared: Prepared, *, num_folds: int) -> Trial:
         names = [f"{prepared.plan.strategy} fold {fold + 1}" for fold in range(num_folds)]
@@ -183,7 +186,7 @@ class Attempts:
         scores = scores_of(trained.network, prepared.inputs, ids)
         return hold_gate(
             scores,
-            floor.tempered_scores(self.bottom.table.features(floor.block, ids)),
+            floor.tempered_scores(self.bottom.table, ids),
             encode_targets(self.bottom.dataset, ids, floor.labels),
             task,
             groups=None,

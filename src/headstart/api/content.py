@@ -14,7 +14,6 @@ from headstart.api.evidence import Evidence, mistakes
 from headstart.backbones.info import BlockInfo
 from headstart.data.duplicates import duplicate_groups
 from headstart.errors import HeadstartError
-from headstart.preprocess.thumbnail import thumbnail_data_uri
 from headstart.records import Dataset, Finding, Splits
 from headstart.select.floor import question
 
@@ -57,7 +56,7 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
     info, evaluation = bottom.prefix.spec.info, story.evidence.evaluation.as_report()
     evaluation["temperature"] = float(adaptation.answering.calibration.temperatures[0])
     evaluation["mistakes"] = [
-        {**wrong, "thumbnail": _thumbnail(story.dataset, wrong["item"])}
+        wrong | _illustration(story, wrong["item"])
         for wrong in mistakes(story.evidence, story.dataset, bottom.floor.labels, count=NUM_MISTAKES)
     ]
     if story.dataset.task == "value":
@@ -133,7 +132,7 @@ def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
             "duplicate_groups": max(len(groups), len(duplicate_groups(table.hashes))),
         },
         "test": evaluation.as_json(),
-        "floor": {"head": floor.head.kind, "cv_accuracy": floor.choice.chosen.cv_accuracy},
+        "floor": {"head": floor.head.kind, "cv_accuracy": floor.cv_accuracy},
         "majority_accuracy": evaluation.majority["accuracy"] if evaluation.majority else None,
         "gate": {
             "tried": [attempt.strategy for attempt in adaptation.attempts if attempt.verdict],
@@ -190,11 +189,11 @@ def _points(story: Story) -> list[list[float]]:
     ]
 
 
-def _thumbnail(dataset: Dataset, id_: str) -> str | None:
+def _illustration(story: Story, id_: str) -> dict[str, str]:
     try:
-        return thumbnail_data_uri(dataset.by_id[id_].item)
+        return story.bottom.table.preprocess.illustrate(story.dataset.by_id[id_].item)
     except HeadstartError:  # the item vanished since; its mistake is still worth naming
-        return None
+        return {}
 
 
 def _shortened(finding: Finding) -> Finding:

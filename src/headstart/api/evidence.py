@@ -58,7 +58,7 @@ def gather_evidence(adaptation: Adaptation, bottom: Bottom) -> Evidence:
     if not splits.test:
         return _cross_validate(bottom.table, dataset, splits, floor.labels, majority, plan)
     ids = splits.test
-    answers = floor.answers(adaptation.table.features(floor.block, ids), dataset.task)
+    answers = floor.answers_to(adaptation.table, ids, dataset.task)
     evaluation = evaluate(dataset, ids, answers, floor, seed=plan.seed, majority=majority)
     clean = _without_leaks(dataset, splits)
     if len(clean) in {0, len(ids)}:
@@ -151,8 +151,7 @@ def _cross_validate(
             learning = tuple(ids[row] for row in np.flatnonzero(folds[repeat] != fold))
             part = replace(splits, train=learning)
             floors.append(find_floor(table, dataset, part, labels, replace(plan, seed=plan.seed + repeat)))
-            features = table.features(floors[-1].block, [ids[row] for row in held])
-            answers[repeat, held] = floors[-1].answers(features, dataset.task)
+            answers[repeat, held] = floors[-1].answers_to(table, [ids[row] for row in held], dataset.task)
     tested = np.flatnonzero(np.isfinite(answers).all(axis=(0, 2)))
     if not len(tested):
         raise DataError(

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any
 
 from headstart.api.adaptation import Bottom, adapt, clear_traces
+from headstart.api.classical import add_terms, check_classical
 from headstart.api.content import Story, tell
 from headstart.api.evidence import gather_evidence
 from headstart.api.views import add_flips
@@ -19,7 +20,7 @@ from headstart.api.writing import require_compiled, write_artifact
 from headstart.backbones import BackboneSource, locate
 from headstart.config import FitSettings
 from headstart.data.checks import find_problems, raise_if_fatal
-from headstart.data.duplicates import NEAR_DUPLICATE_THRESHOLD, duplicate_groups, near_duplicate_groups
+from headstart.data.duplicates import NEAR_DUPLICATE_THRESHOLD, duplicate_groups, join_pairs, near_duplicate_groups
 from headstart.data.folds import needs_cross_validation
 from headstart.data.rows import ReadOptions
 from headstart.data.source import Reading, read_with_findings
@@ -38,6 +39,9 @@ from headstart.tuning.callbacks.base import Callback, check_callbacks
 
 # Comparing every pair grows with the square of the items: a minute at this number on two cores.
 MAX_NEAR_DUPLICATE_ITEMS = 50_000
+
+# So many items tell what share of all a network does not see.
+MOST_NOTICED = 500
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, the items done, and all items."""
@@ -103,6 +107,7 @@ def fit(
         with clock.step("read"):
             reading = read_with_findings(data, _read_options(settings), test=test)
             _check_balance(settings.balance, reading.dataset.task)
+            check_classical(settings.classical, reading.dataset.modality)
             source = locate(settings.backbone, modality=reading.dataset.modality)
         with blas_threads_for(len(reading.dataset.samples), num_cores()) as num_workers:
             plan = FloorPlan(balance=settings.balance, seed=settings.seed, num_workers=num_workers)
@@ -130,13 +135,14 @@ def _find_bottom(
         geometry = choose_geometry(prefix, dataset, geometry=settings.geometry, seed=settings.seed)
         table = extract(prefix, geometry.preprocess, dataset.samples, progress=progress)
     with clock.step("check"):
-        near = near_duplicates(table)
+        near = near_duplicates(table, dataset)
         findings = check_dataset(dataset, table, near, reading.findings)
         raise_if_fatal(findings)
         splits = _split(dataset, table, near, geometry.asked, settings.seed)
         labels = labels_in(dataset, splits.train)
     with clock.step("features"):
         table, flips = add_flips(table, prefix, dataset, splits, settings=settings, progress=progress)
+        table = add_terms(table, dataset, settings)
     with clock.step("head"):
         floor = find_floor(table, dataset, splits, labels, plan)
     return Bottom(
@@ -183,8 +189,11 @@ def check_dataset(
         hashes=table.hashes,
         unreadable=table.failures,
         near_duplicates=near,
-        threshold=NEAR_DUPLICATE_THRESHOLD,
+        measured=table.preprocess.copies_told_by or f"cosine of features ≥ {NEAR_DUPLICATE_THRESHOLD:g}",
     )
+    # Neighbours are of one class more often than not, so the items looked at are spread over all.
+    looked_at = table.ids[:: max(1, -(-len(table.ids) // MOST_NOTICED))]
+    found += table.preprocess.notice({id_: dataset.by_id[id_].item for id_ in looked_at})
     order = {"error": 0, "warning": 1, "info": 2}
     return sorted([*noticed, *found], key=lambda finding: order[finding.severity])
 
@@ -216,18 +225,23 @@ def _narrator(progress: Progress | None, step: str) -> Callable[[int, int], None
     return lambda done, total: progress(step, done, total)
 
 
-def near_duplicates(table: FeatureTable) -> list[tuple[str, ...]]:
-    """Groups of items that all but coincide, by the features of the last block.
+def near_duplicates(table: FeatureTable, dataset: Dataset) -> list[tuple[str, ...]]:
+    """Groups of items that all but coincide, by themselves or by the features of the last block.
 
     Args:
         table: features of the items.
+        dataset: the items.
 
     Returns:
         Groups of ids; none where there are too many items to compare, or the features are untrained.
     """
+    if not 1 < len(table.ids) <= MAX_NEAR_DUPLICATE_ITEMS:
+        return []
+    pairs = table.preprocess.near_copies([dataset.by_id[id_].item for id_ in table.ids])
+    if pairs is not None:
+        return join_pairs(table.ids, pairs)
     # Untrained features put everything close to everything.
-    untrained = (table.spec.info.base or table.spec.info.name).startswith("random:") and not table.spec.info.tuned
-    if untrained or not 1 < len(table.ids) <= MAX_NEAR_DUPLICATE_ITEMS:
+    if (table.spec.info.base or table.spec.info.name).startswith("random:") and not table.spec.info.tuned:
         return []
     return near_duplicate_groups(table.ids, table.features("last"))
 

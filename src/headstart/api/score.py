@@ -16,7 +16,7 @@ from headstart.errors import DataError
 from headstart.evidence.evaluate import evaluate_multi, evaluate_single, evaluate_value
 from headstart.evidence.evaluation import Evaluation
 from headstart.model.model import Model, unreadable_error
-from headstart.preprocess.image import UnreadableItemError, content_key
+from headstart.preprocess.items import UnreadableItemError
 from headstart.records import Dataset, Sample
 
 
@@ -54,7 +54,7 @@ def evaluate(model: Model | str | Path, data: Any, *, seed: int = 0, **columns: 
     if answers.unreadable:
         warnings.insert(0, unreadable_error(answers.unreadable).what + " Left out.")
     learned = learned_digests(model.folder)
-    new = [row for row, id_ in enumerate(answers.items) if _digest(dataset.by_id[id_]) not in learned]
+    new = [row for row, id_ in enumerate(answers.items) if _digest(model, dataset.by_id[id_]) not in learned]
     if len(new) < len(values):
         warnings.insert(
             0, _told_of_learned(model, dataset, [answers.items[row] for row in new], values[new], seed, len(values))
@@ -85,9 +85,9 @@ def _evaluate(model: Model, dataset: Dataset, ids: list[str], values: np.ndarray
             return evaluate_value(values[:, 0], truth, seed=seed)
 
 
-def _digest(sample: Sample) -> bytes:
+def _digest(model: Model, sample: Sample) -> bytes:
     try:
-        return content_key(sample.item, name=sample.id)
+        return model.preprocess.digest(model.preprocess.load(sample.item, name=sample.id), name=sample.id)
     except UnreadableItemError:  # vanished since it was answered
         return b""
 

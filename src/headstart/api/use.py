@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 
 from headstart.api.fit import check_dataset, near_duplicates
+from headstart.api.unlabelled import gather
 from headstart.artifact.store import load, replace_file
 from headstart.backbones import locate
-from headstart.data.layout import class_folders_with_items
-from headstart.data.modality import modality_of_name
 from headstart.data.rows import ReadOptions
 from headstart.data.source import read_with_findings
 from headstart.errors import MissingPackageError, SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.features.extract import extract_batches, feature_store
 from headstart.features.prefix import Prefix
-from headstart.model.model import expand, unreadable_error
+from headstart.model.model import unreadable_error
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Finding, Sample
 from headstart.report.page import render_report
@@ -55,7 +54,7 @@ def check(
     dataset = reading.dataset
     prefix = compile_prefix(locate(backbone, modality=dataset.modality)).wait()
     table = extract(prefix, _fitted(prefix), dataset.samples, progress=progress)
-    return check_dataset(dataset, table, near_duplicates(table), reading.findings)
+    return check_dataset(dataset, table, near_duplicates(table, dataset), reading.findings)
 
 
 def embed(
@@ -73,7 +72,7 @@ def embed(
         data: as for `fit`, or a folder or list of items without labels.
         backbone: by name.
         block: checked to exist; `table.features(block)` gives its columns.
-        geometry: crop, pad or squash; 'auto' is pad.
+        geometry: crop, pad or squash of images, head, head+tail or windows of texts; 'auto' is the first, pad or head.
         image_size: side in pixels, or None for the weights' own.
         progress: called with the items done, and all.
 
@@ -84,8 +83,8 @@ def embed(
         DataError: if no item can be read; `table.failures` names those of several that cannot.
         SettingError: if there is no such block.
     """
-    samples = _samples(data)
-    prefix = compile_prefix(locate(backbone), image_size=image_size).wait()
+    samples, modality = gather(data, backbone)
+    prefix = compile_prefix(locate(backbone, modality=modality), image_size=image_size).wait()
     prefix.spec.columns(block)
     table = extract(prefix, _fitted(prefix, geometry), samples, progress=progress)
     if not table.ids:
@@ -110,7 +109,7 @@ def embed_to_parquet(
         out: the file; appears only when it is whole.
         backbone: by name.
         block: which block's features; 'last', 'multi', or a block's name.
-        geometry: crop, pad or squash; 'auto' is pad.
+        geometry: crop, pad or squash of images, head, head+tail or windows of texts; 'auto' is the first, pad or head.
         image_size: side in pixels, or None for the weights' own.
         progress: called with the items done, and all.
 
@@ -133,8 +132,8 @@ def embed_to_parquet(
             expected="a path that ends in .parquet.",
             mend=f"--out {Path(out).with_suffix('.parquet')}",
         )
-    samples = _samples(data)
-    prefix = compile_prefix(locate(backbone), image_size=image_size).wait()
+    samples, modality = gather(data, backbone)
+    prefix = compile_prefix(locate(backbone, modality=modality), image_size=image_size).wait()
     columns = prefix.spec.columns(block)
     preprocess = _fitted(prefix, geometry)
     schema = pyarrow.schema(
@@ -190,23 +189,6 @@ def _fitted(prefix: Prefix, fitting: str = "auto") -> Preprocess:
     """The preprocess with a way of fitting, by default the first."""
     base = prefix.spec.preprocess
     return base.with_fitting(base.fittings[0] if fitting == "auto" else fitting)
-
-
-def _samples(data: Any) -> tuple[Sample, ...]:  # noqa: ANN401 - items, with labels or without
-    """Labelled data as `fit` reads it; or a folder, or list of items, that has no labels."""
-    match data:
-        case str() | Path() if Path(data).is_dir() and not class_folders_with_items(Path(data)):
-            bare = True
-        case str() | Path():
-            bare = modality_of_name(Path(data).name) == "image" and Path(data).is_file()
-        case list():
-            bare = not all(isinstance(pair, tuple) and len(pair) == 2 for pair in data)
-        case _:
-            bare = False
-    named = expand(data, "image") if bare else []
-    if not named:
-        return read_with_findings(data).dataset.samples
-    return tuple(Sample(id=name, item=item) for name, item in named)
 
 
 def _chunks(

@@ -6,6 +6,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from headstart.config import FitSettings
 from headstart.features import FeatureTable, extract
 from headstart.features.extract import FLIPPED, PLAIN, Progress
@@ -40,7 +42,7 @@ def add_flips(
     """
     if FLIPPED not in table.preprocess.views:
         return table, []
-    rate = rate_of(table, prefix)
+    rate = rate_of(table, prefix, dataset)
     items = contestants(dataset, splits.train, splits.groups)
     if settings.budget_seconds < len(table.ids) / rate or items is None:
         return table, []
@@ -60,17 +62,28 @@ def add_flips(
     return replace(kept, misses=max(table.misses, both.misses)), [asked]
 
 
-def rate_of(table: FeatureTable, prefix: Prefix) -> float:
+def rate_of(table: FeatureTable, prefix: Prefix, dataset: Dataset) -> float:
     """Items a second: as a table was computed, or of one batch where its items came out of the store.
 
     Args:
         table: features of some items.
         prefix: that made them.
+        dataset: the items.
     """
     if table.misses > table.hits:
         return table.misses / table.seconds
-    batch = table.preprocess.example(prefix.batch_size)
+    batch = _typical(table, prefix.batch_size, dataset)
     prefix(batch)  # the first call takes longer
     started = time.perf_counter()
     prefix(batch)
-    return prefix.num_workers * prefix.batch_size / (time.perf_counter() - started)
+    return prefix.num_workers * len(batch) / (time.perf_counter() - started)
+
+
+def _typical(table: FeatureTable, count: int, dataset: Dataset) -> np.ndarray:
+    """A batch of middling size: made up, where all inputs are alike, else of items as long as the middle one."""
+    preprocess = table.preprocess
+    if len(preprocess.free_axes) == 1:
+        return preprocess.example(count)
+    by_size = sorted(table.ids, key=lambda id_: preprocess.size(dataset.by_id[id_].item))
+    first = max((len(by_size) - count) // 2, 0)
+    return preprocess.collate([preprocess.prepare(dataset.by_id[id_].item) for id_ in by_size[first : first + count]])

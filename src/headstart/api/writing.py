@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,8 +29,11 @@ from headstart.errors import BackboneError, HeadstartError, MissingPackageError
 from headstart.features.extract import FLIPPED
 from headstart.features.prefix import Prefix
 from headstart.heads.mlp import dense_layers
+from headstart.heads.terms import TermsHead
 from headstart.inference import open_session
 from headstart.model.manifest import FORMAT, Manifest
+from headstart.model.model import run_network
+from headstart.model.terms import pack_terms
 from headstart.records import Sample
 from headstart.report.card import model_card
 from headstart.report.page import render_report
@@ -53,8 +56,10 @@ def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]
     network, preprocess = _network(story), story.bottom.table.preprocess
     session = open_session(network, num_threads=1)
 
-    def run(batch: np.ndarray) -> np.ndarray:
-        return session.run(None, {preprocess.input_name: batch})[0]
+    terms = _terms(story)
+
+    def run(batch: np.ndarray, items: Sequence[Any]) -> np.ndarray:
+        return run_network(session, preprocess, terms, batch, items)
 
     _compare(story, run)
     page = render_report(tell())
@@ -74,6 +79,7 @@ def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]
             "splits.csv": (folder / "splits.csv").read_bytes(),
             **_changes(story, folder),
             **preprocess.assets,
+            **({} if terms is None else pack_terms(terms)),
         },
     )
 
@@ -111,19 +117,27 @@ def _network(story: Story) -> bytes:
         head=floor.head,
         temperatures=floor.calibration.temperatures,
         task=story.dataset.task,
+        with_terms=floor.terms is not None,
     )
     return assemble(path, answer)
 
 
-def _compare(story: Story, run: Callable[[np.ndarray], np.ndarray]) -> None:
+def _terms(story: Story) -> TermsHead | None:
+    """The head on terms, the temperatures in its weights as in the network's."""
+    floor = story.adaptation.answering
+    return None if floor.terms is None else floor.terms.scaled(1 / floor.calibration.temperatures)
+
+
+def _compare(story: Story, run: Callable[[np.ndarray, Sequence[Any]], np.ndarray]) -> None:
     """The saved network must answer as the head did on the features that were evaluated."""
     ids = [id_ for id_ in (*story.splits.test, *story.splits.train)[:NUM_COMPARED]]
     kept = story.adaptation
-    wanted = kept.answering.answers(kept.table.features(kept.answering.block, ids), story.dataset.task)
+    wanted = kept.answering.answers_to(kept.table, ids, story.dataset.task)
     preprocess = kept.table.preprocess
     for id_, row in zip(ids, wanted, strict=True):
         try:
-            answer = run(preprocess.collate([preprocess.prepare(story.dataset.by_id[id_].item, name=id_)]))[0]
+            item = story.dataset.by_id[id_].item
+            answer = run(preprocess.collate([preprocess.prepare(item, name=id_)]), [item])[0]
         except HeadstartError:
             continue  # the item vanished while the fit ran; the others are compared
         worst = float(np.abs(answer - row).max()) / max(1.0, float(np.abs(row).max()))

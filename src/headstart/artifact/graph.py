@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from headstart.heads.mlp import Head, dense_layers
+from headstart.model.terms import TERMS_INPUT
 from headstart.records import Task
 
 OUTPUT = "answer"
@@ -29,6 +30,8 @@ class Answer:
     temperatures: np.ndarray
     """(K,) float64."""
     task: Task
+    with_terms: bool = False
+    """Whether a second input is added to the head's output: what the terms of texts say."""
 
 
 def assemble(prefix_path: Path, answer: Answer) -> bytes:
@@ -39,8 +42,9 @@ def assemble(prefix_path: Path, answer: Answer) -> bytes:
         answer: the head and what stands around it.
 
     Returns:
-        An ONNX model, `pixels` (B, 3, S, S) float32 to `answer` (B, K) float32: probabilities that sum to 1 (single),
-        one probability a label (multi), or the value (value).
+        An ONNX model, the prefix's input to `answer` (B, K) float32: probabilities that sum to 1 (single), one probability a
+        label (multi), or the value (value). With terms there is a second input, `terms_scores` (B, K) float32, already
+        divided by the temperatures, that is added before the last activation.
     """
     model = onnx.load(prefix_path)
     graph = model.graph
@@ -65,8 +69,13 @@ def assemble(prefix_path: Path, answer: Answer) -> bytes:
     nodes += [
         helper.make_node("Slice", [features, "columns.start", "columns.stop", "columns.axis"], ["head.input"]),
         *steps,
-        helper.make_node(last, ["head.output"], [OUTPUT]),
     ]
+    given = "head.output"
+    if answer.with_terms:
+        given = "head.output.with_terms"
+        graph.input.append(helper.make_tensor_value_info(TERMS_INPUT, TensorProto.FLOAT, ["batch", len(answer.temperatures)]))
+        nodes.append(helper.make_node("Add", ["head.output", TERMS_INPUT], [given]))
+    nodes.append(helper.make_node(last, [given], [OUTPUT]))
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items())
     del graph.output[:]

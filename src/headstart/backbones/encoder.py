@@ -15,6 +15,8 @@ from torch import nn
 
 Summary = Literal["mean", "cls", "last"]
 EMBEDDINGS, POOL = "embeddings", "pool"
+# The one block of an encoder that keeps its layers in no list.
+WHOLE = "encoder"
 
 
 class Encoder(nn.Module):
@@ -25,7 +27,7 @@ class Encoder(nn.Module):
 
         Args:
             network: takes input_ids and attention_mask, and gives `last_hidden_state`.
-            layers: the name of its list of layers.
+            layers: the name of its list of layers; '' where it keeps them in none.
             summary: what the checkpoint makes of the last layer's output: the mean over the tokens, or one token's.
             normalised: whether that is then brought to length 1.
         """
@@ -38,7 +40,12 @@ class Encoder(nn.Module):
     @property
     def num_layers(self) -> int:
         """How many layers the list holds."""
-        return len(list(self.network.get_submodule(self.layers).children()))
+        return len(self.listed) if self.layers else 0
+
+    @property
+    def listed(self) -> list[nn.Module]:
+        """The layers, first to last."""
+        return list(self.network.get_submodule(self.layers).children())
 
     def forward(self, tokens: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Run the encoder.
@@ -47,15 +54,18 @@ class Encoder(nn.Module):
             tokens: (B, T) int64 ids, -1 where there is none.
 
         Returns:
-            What the embeddings give, and each layer, (B, T, H) each, and the mask (B, T).
+            What the embeddings give, and each layer, (B, T, H) each; of layers in no list, what the last one gives. And the
+            mask (B, T).
         """
         mask = tokens >= 0
         return self.run(tokens.clamp(min=0), mask), mask
 
     def run(self, ids: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
         """Run the network on ids (B, T) and mask (B, T); gives what enters the first layer, and what each layer gives."""
+        if not self.layers:
+            return [self.network(input_ids=ids, attention_mask=mask.long()).last_hidden_state]
         outputs: list[torch.Tensor] = []
-        layers = list(self.network.get_submodule(self.layers).children())
+        layers = self.listed
         handles = [
             layers[0].register_forward_pre_hook(lambda _, given, named: outputs.append(_hidden(given, named)), with_kwargs=True)
         ]
@@ -76,7 +86,7 @@ class Encoder(nn.Module):
             case "cls":
                 vector = hidden[:, 0]
             case "last":
-                vector = hidden[torch.arange(len(hidden)), mask.long().sum(1) - 1]
+                vector = hidden[torch.arange(len(hidden)), (mask.long().sum(1) - 1).clamp(min=0)]
         return nn.functional.normalize(vector, dim=1) if self.normalised else vector
 
 
@@ -84,6 +94,24 @@ def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean over the tokens that are there: (B, T, H) to (B, H); 0 where there is none."""
     weights = mask.to(hidden.dtype)[:, :, None]
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def in_windows(tokens: torch.Tensor, most: int) -> torch.Tensor:
+    """Cut rows of tokens into windows: (B, L, …) to (B·V, L / V, …), V the least number that leaves at most `most` in each.
+
+    Args:
+        tokens: L is at most `most`, or a multiple of it.
+        most: tokens that a network reads at once.
+    """
+    length = tokens.shape[1]
+    num_windows = (length + most - 1) // most
+    return tokens.reshape(-1, length // num_windows, *tokens.shape[2:])
+
+
+def mean_over_windows(vectors: torch.Tensor, counts: torch.Tensor, rows: int) -> torch.Tensor:
+    """Mean of each text's windows, weighted by their tokens: (B·V, W) and (B·V,) to (B, W)."""
+    weights = counts.to(vectors.dtype).reshape(rows, -1, 1)
+    return (vectors.reshape(rows, -1, vectors.shape[1]) * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 class EncoderTail(nn.Module):
@@ -97,12 +125,11 @@ class EncoderTail(nn.Module):
             first: the number of the first layer that runs; their number, where none does.
         """
         super().__init__()
-        self.encoder = copy.deepcopy(encoder)
+        self.encoder = without_layers(encoder, range(first))
         self.first = first
         self.state: torch.Tensor | None = None
-        layers = list(self.encoder.network.get_submodule(self.encoder.layers).children())
-        for layer, length in zip(layers[:first], _tuple_lengths(encoder), strict=False):
-            _leave_out(layer, length)
+        _shrink_embeddings(self.encoder.network)
+        layers = self.encoder.listed
         if first < len(layers):
             layers[first].register_forward_pre_hook(self._enter, with_kwargs=True)
 
@@ -118,11 +145,7 @@ class EncoderTail(nn.Module):
 
     def freeze_what_does_not_run(self) -> None:
         """Let only the layers behind the cut train: what comes before them, embeddings above all, has no say any more."""
-        behind = {
-            id(parameter)
-            for layer in list(self.encoder.network.get_submodule(self.encoder.layers).children())[self.first :]
-            for parameter in layer.parameters()
-        }
+        behind = {id(parameter) for layer in self.encoder.listed[self.first :] for parameter in layer.parameters()}
         for parameter in self.parameters():
             parameter.requires_grad_(id(parameter) in behind)
 
@@ -131,6 +154,29 @@ class EncoderTail(nn.Module):
         if given:
             return (self.state, *given[1:]), named
         return given, named | {"hidden_states": self.state}
+
+
+def without_layers(encoder: Encoder, numbers: range) -> Encoder:
+    """A copy of an encoder in which some layers give what they are given, and have no weights.
+
+    Args:
+        encoder: not changed.
+        numbers: of the layers, counted from 0.
+    """
+    lengths = _tuple_lengths(encoder)
+    copied = copy.deepcopy(encoder)
+    layers = copied.listed
+    for number in numbers:
+        _leave_out(layers[number], lengths[number])
+    return copied
+
+
+def _shrink_embeddings(network: nn.Module) -> None:
+    """Keep one row of the table of tokens: behind a cut every token is called 0, and copies of the table would be large."""
+    table = network.get_input_embeddings()  # type: ignore[operator]
+    if isinstance(table, nn.Embedding):
+        table.weight = nn.Parameter(table.weight[:1].detach().clone(), requires_grad=False)
+        table.num_embeddings, table.padding_idx = 1, None
 
 
 def _leave_out(layer: nn.Module, length: int) -> None:
@@ -149,7 +195,7 @@ def _leave_out(layer: nn.Module, length: int) -> None:
 def _tuple_lengths(encoder: Encoder) -> list[int]:
     """Of what each layer gives, where that is a tuple; 0 where it is a tensor."""
     seen: list[int] = []
-    layers = encoder.network.get_submodule(encoder.layers).children()
+    layers = encoder.listed
     handles = [
         layer.register_forward_hook(lambda _, __, output: seen.append(len(output) if isinstance(output, tuple) else 0))
         for layer in layers

@@ -12,6 +12,21 @@ from headstart.errors import BackboneError
 # In a saved model's folder: the tensors that tuning changed.
 CHANGES = "tail.safetensors"
 MANIFEST = "headstart.json"
+# What transformers and sentence-transformers keep beside an encoder's weights.
+_SETTINGS = (
+    "config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "special_tokens_map.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "1_Pooling/config.json",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +38,18 @@ class WeightsFile:
     """'timm' or 'transformers'."""
     architecture: str
     """'' where neither the name nor a config.json tells it."""
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the weights, with what lies beside them and says what becomes of them: tokenizer, pooling, settings."""
+        if self.library == "timm":
+            return sha256_of(self.path)
+        return hashlib.sha256(f"{sha256_of(self.path)} {self.settings_checksum}".encode()).hexdigest()
+
+    @property
+    def settings_checksum(self) -> str:
+        """SHA-256 of what lies beside the weights."""
+        return settings_checksum(self.path.parent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +68,7 @@ class SavedBackbone:
 
 
 def find_weights(name: str, rest: str) -> WeightsFile:
-    """Find a timm checkpoint.
+    """Find a checkpoint of timm or transformers.
 
     Args:
         name: the whole name, for messages.
@@ -58,7 +85,7 @@ def find_weights(name: str, rest: str) -> WeightsFile:
     if not path.exists():
         raise BackboneError(
             f"backbone {name!r}: there is nothing at {path}.",
-            expected="a timm checkpoint: a folder with config.json, or a .safetensors or .pth file.",
+            expected="a checkpoint of timm or transformers: a folder with config.json, or timm's .safetensors or .pth file.",
             mend="check the path; file:PATH#ARCH names the architecture of a bare weights file.",
         )
     if not path.is_dir():
@@ -69,11 +96,11 @@ def find_weights(name: str, rest: str) -> WeightsFile:
     if weights is None or not config.is_file():
         raise BackboneError(
             f"backbone {name!r}: the folder {path} holds no {'weights' if weights is None else 'config.json'}.",
-            expected="config.json with an 'architecture', and model.safetensors or pytorch_model.bin.",
+            expected="config.json, and model.safetensors or pytorch_model.bin.",
             mend=(
                 f"name it as artifact:{path}: it is a model that `headstart fit` saved."
                 if (path / MANIFEST).is_file()
-                else "save it with timm.models.save_for_hf, or name the weights' file itself: file:PATH#ARCH."
+                else "save it with save_pretrained or timm.models.save_for_hf, or name timm's weights' file: file:PATH#ARCH."
             ),
         )
     library, named = _named_in(config)
@@ -144,6 +171,19 @@ def read_saved(name: str, folder: Path) -> SavedBackbone:
             mend="copy the whole folder again from where it was made.",
         )
     return found
+
+
+def settings_checksum(folder: Path) -> str:
+    """SHA-256 of all in a folder of transformers that is small and no weights: configuration, tokenizer, pooling.
+
+    Args:
+        folder: with a config.json.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder / name for name in _SETTINGS):
+        if path.is_file():
+            digest.update(f"{path.relative_to(folder)} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def sha256_of(path: Path) -> str:

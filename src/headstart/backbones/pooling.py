@@ -104,6 +104,8 @@ class PooledTail(nn.Module):
         first = 0 if cut is None else backbone.blocks.index(cut) + 1
         self.network = backbone.tapped_copy() if cut is None else backbone.tapped_tail(cut)
         self.taps = tuple((index - first, pooling.axes[index]) for index in pooling.kept if index >= first)
+        self.own_prefix = "network." if backbone.traced is None else ""
+        """What stands before the backbone's own names of its tensors."""
         self.state_shape = None if cut is None else pooling.shapes[first - 1]
 
     def forward(self, state: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import copy
+import difflib
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from headstart.backbones.encoder import Encoder, EncoderTail, masked_mean
+from headstart.backbones.encoder import (
+    Encoder,
+    EncoderTail,
+    in_windows,
+    masked_mean,
+    mean_over_windows,
+    without_layers,
+)
 from headstart.backbones.info import BackboneInfo
 from headstart.backbones.pooling import Pooling
 from headstart.errors import BackboneError
 from headstart.preprocess.text import TextPreprocess
+
+# Windows that go through a tail together on a CPU: enough for full matrix products.
+ROWS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +88,11 @@ class TextBackbone:
                 mend="use it whole (strategy extract or full), or choose another backbone.",
             )
         if block not in self.blocks[:-1]:
+            near = difflib.get_close_matches(block, self.blocks[:-1], n=1)
             raise BackboneError(
                 f"backbone {self.info.name!r} cannot be cut behind {block!r}.",
                 expected=f"one of {', '.join(self.blocks[:-1])}.",
-                mend=f"name {self.blocks[-2]!r} instead.",
+                mend=f"name {near[0] if near else self.blocks[-2]!r} instead.",
             )
         return self.blocks.index(block)
 
@@ -100,18 +112,17 @@ class PooledTexts(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Run the network once for each window."""
-        rows, length = tokens.shape[0], tokens.shape[1]
-        num_windows = (length + self.max_tokens - 1) // self.max_tokens
-        windows = tokens.reshape(-1, length // num_windows)
-        outputs, mask = self.network(windows)
-        pooled = [masked_mean(output, mask) for output in outputs]
-        vectors = torch.cat([*pooled, self.network.summarise(outputs[-1], mask)], dim=1)
-        weights = mask.to(vectors.dtype).sum(1).reshape(rows, -1, 1)
-        return (vectors.reshape(rows, -1, vectors.shape[1]) * weights).sum(1) / weights.sum(1)
+        outputs, mask = self.network(in_windows(tokens, self.max_tokens))
+        vectors = [masked_mean(output, mask) for output in outputs]
+        summary = self.network.summarise(outputs[-1], mask)
+        return mean_over_windows(torch.cat([*vectors, summary], dim=1), mask.sum(1), tokens.shape[0])
 
 
 class PooledTextPrefix(nn.Module):
-    """The blocks up to a cut, frozen: (B, T) to (B, M + P), the flattened state and the pooled outputs up to it."""
+    """The blocks up to a cut, frozen: (B, L) to (B, M + P), the flattened state and the pooled outputs up to it.
+
+    M grows with L: a state has a row for each token. `features.lengths` brings states to one length.
+    """
 
     def __init__(self, backbone: TextBackbone, cut: str) -> None:
         super().__init__()
@@ -119,17 +130,24 @@ class PooledTextPrefix(nn.Module):
         self.cut = cut
         self.index = backbone.index_of(cut)
         self.kept = tuple(range(self.index + 1))
-        self.network = backbone.encoder
+        self.network = without_layers(backbone.encoder, range(self.index, backbone.encoder.num_layers))
+        self.max_tokens = backbone.preprocess.max_tokens
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Run the prefix once."""
-        outputs, mask = self.network(tokens)
-        state = _with_mask(outputs[self.index], mask)
-        return torch.cat([state.flatten(1), *(masked_mean(outputs[index], mask) for index in self.kept)], dim=1)
+        """Run the prefix once for each window."""
+        rows = tokens.shape[0]
+        outputs, mask = self.network(in_windows(tokens, self.max_tokens))
+        vectors = torch.cat([masked_mean(outputs[index], mask) for index in self.kept], dim=1)
+        state = _with_mask(outputs[self.index], mask).reshape(rows, -1)
+        return torch.cat([state, mean_over_windows(vectors, mask.sum(1), rows)], dim=1)
 
 
 class TextTail(nn.Module):
-    """The blocks behind a cut, trainable; with the prefix before it, it gives what `PooledTexts` gives."""
+    """The blocks behind a cut, trainable; with the prefix before it, it gives what `PooledTexts` gives.
+
+    Windows of like lengths go through the layers together, and windows without a token not at all: little time is lost on
+    padding, whatever the order of the items.
+    """
 
     def __init__(self, backbone: TextBackbone, cut: str | None) -> None:
         """Copy the weights behind a cut.
@@ -140,6 +158,8 @@ class TextTail(nn.Module):
         """
         super().__init__()
         self.whole = cut is None
+        self.max_tokens = backbone.preprocess.max_tokens
+        self.pooling = find_text_pooling(backbone)
         if cut is None:
             self.network: nn.Module = copy.deepcopy(PooledTexts(backbone))
             self.own_prefix = "network.network."
@@ -154,20 +174,71 @@ class TextTail(nn.Module):
         """Go on from the cut.
 
         Args:
-            state: (B, T, H + 1) the state with its mask, or tokens (B, L).
+            state: (B, L, H + 1) the state with its mask, or tokens (B, L).
             pooled: (B, P) pooled outputs of the blocks before, (B, 0) where the tail is the whole network.
 
         Returns:
             (B, W), the pooled outputs of all blocks.
         """
-        if self.whole:
-            return self.network(state)
-        hidden, mask = state[..., :-1], state[..., -1] > 0.5
-        outputs = [hidden, *self.network(hidden, mask)]
-        encoder = self.network.encoder
-        return torch.cat(
-            [pooled, *(masked_mean(output, mask) for output in outputs[1:]), encoder.summarise(outputs[-1], mask)], dim=1
-        )
+        windows = in_windows(state, self.max_tokens)
+        mask = windows >= 0 if self.whole else windows[..., -1] > 0.5
+        counts = mask.sum(1)
+        order = torch.argsort(counts, stable=True)
+        order = order[counts[order] > 0]
+        parts = [self._run(windows[part], int(counts[part[-1]])) for part in order.split(rows_at_once(windows)) if len(part)]
+        width = sum(wide for _, wide in self.pooling.slices) - pooled.shape[1]
+        vectors = torch.cat(parts) if parts else pooled.new_zeros(0, width)
+        back = vectors.new_zeros(len(windows), vectors.shape[1]).index_copy(0, order, vectors)
+        return torch.cat([pooled, mean_over_windows(back, counts, len(state))], dim=1)
+
+    def _run(self, windows: torch.Tensor, longest: int) -> torch.Tensor:
+        """The vectors of a few windows, cut to the longest of them, by the blocks behind the cut."""
+        windows = windows[:, :longest]
+        if isinstance(self.network, EncoderTail):
+            hidden, mask = windows[..., :-1], windows[..., -1] > 0.5
+            encoder: Encoder = self.network.encoder
+            outputs = [hidden, *self.network(hidden, mask)]
+            behind = outputs[1:]
+        else:
+            encoder = self.network.get_submodule("network")  # type: ignore[assignment]
+            outputs, mask = encoder(windows)
+            behind = outputs
+        return torch.cat([*(masked_mean(output, mask) for output in behind), encoder.summarise(outputs[-1], mask)], dim=1)
+
+
+def rows_at_once(windows: torch.Tensor) -> int:
+    """How many windows go through a tail together: on a CPU few, since they then differ little in length; else all."""
+    return ROWS_AT_ONCE if windows.device.type == "cpu" else max(len(windows), 1)
+
+
+def text_blocks(network: PooledTexts | EncoderTail) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Tell the parameters and modules of a tail's network by block: all that is no layer, then each layer.
+
+    Args:
+        network: of a `TextTail`.
+
+    Returns:
+        Names of parameters and of modules, for each block that has parameters, first to last.
+    """
+    encoder, before = (network.encoder, "encoder.") if isinstance(network, EncoderTail) else (network.network, "network.")
+    named = [name for name, _ in network.named_parameters()]
+    if not encoder.layers:
+        return [(tuple(named), tuple(name for name, _ in network.named_children()))]
+    path = f"{before}network.{encoder.layers}"
+    layers = [f"{path}.{number}" for number in range(encoder.num_layers)]
+    around = [
+        name
+        for name, _ in network.named_modules()
+        if name and not _is_in(name, path) and not _is_in(path, name) and _is_in(path, name.rpartition(".")[0])
+    ]
+    rest = tuple(name for name in named if not _is_in(name, path))
+    blocks = [(rest, tuple(around)), *((tuple(n for n in named if _is_in(n, layer)), (layer,)) for layer in layers)]
+    return [(parameters, modules) for parameters, modules in blocks if parameters]
+
+
+def _is_in(name: str, outer: str) -> bool:
+    """Whether a name is that of a module, or of something in it; everything is in ''."""
+    return not outer or name == outer or name.startswith(f"{outer}.")
 
 
 class _StatePrefix(nn.Module):

@@ -17,7 +17,8 @@ from torch import nn
 
 from headstart import runtime
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.catalog import BUNDLED, BackboneSource
+from headstart.backbones.bundled import BUNDLED
+from headstart.backbones.catalog import BackboneSource
 from headstart.backbones.changes import apply_changes, check_base, tensors_sha256, tuned_sha256
 from headstart.backbones.cutting import Frozen
 from headstart.backbones.flow import channel_axes

@@ -19,6 +19,7 @@ from headstart.cli.options import (
     BackboneOption,
     DataArgument,
     DataOptions,
+    GeometryOption,
     ImageSizeOption,
     JsonOption,
     ModalityOption,
@@ -74,7 +75,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     merge_labels: DataOptions.merge_labels = None,
     balance: Annotated[str, typer.Option(help="auto, weights or none: whether classes weigh alike.")] = "auto",
     head: Annotated[str, typer.Option(help="auto, linear (solved exactly), or mlp (hidden layers, trained).")] = "auto",
-    geometry: Annotated[str, typer.Option(help="auto, crop, pad or squash.")] = "auto",
+    classical: Annotated[str, typer.Option(help="Texts: auto, or none to leave words and pieces of words out.")] = "auto",
+    geometry: GeometryOption = "auto",
     image_size: ImageSizeOption = None,
     budget: Annotated[str | None, typer.Option(help="Time to spend on doing better: 90s, 10m, 1h.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of tuning, in place of the rule's.")] = None,
@@ -111,6 +113,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
             merge_labels=_pairs(merge_labels),
             balance=balance,
             head=head,
+            classical=classical,
             geometry=geometry,
             image_size=image_size,
             budget=budget,
@@ -127,7 +130,9 @@ def fit(  # noqa: PLR0913 - one parameter for each option
 @app.command()
 def predict(
     artifact: ArtifactArgument,
-    items: Annotated[list[str], typer.Argument(metavar="ITEM...", help="Files, folders, or - for one item a line on stdin.")],
+    items: Annotated[
+        list[str], typer.Argument(metavar="ITEM...", help="Files, folders, texts, or - for one item a line on stdin.")
+    ],
     output_format: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
     as_json: JsonOption = False,
 ) -> None:
@@ -194,7 +199,7 @@ def embed(  # noqa: PLR0913 - one parameter for each option
     out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write: id, label, vector.")],
     backbone: BackboneOption = "auto",
     block: Annotated[str, typer.Option(help="A block's name, last, or multi for all together.")] = "last",
-    geometry: Annotated[str, typer.Option(help="crop, pad or squash.")] = "pad",
+    geometry: GeometryOption = "auto",
     image_size: ImageSizeOption = None,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
@@ -229,7 +234,7 @@ def report(artifact: ArtifactArgument) -> None:
 @app.command()
 def backbones(as_json: JsonOption = False) -> None:
     """List what is bundled, what is compiled, and what can be named."""
-    from headstart.cli.show import show_backbones
+    from headstart.cli.backbones import show_backbones
 
     show_backbones(as_json=as_json)
 

@@ -13,8 +13,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
 BackboneOption = Annotated[
-    str, typer.Option(help="efficientnet-lite0, timm:NAME, file:PATH, random:ARCH, artifact:PATH; see `backbones`.")
+    str, typer.Option(help="By name, such as efficientnet-lite0 or all-minilm-l6-v2; `headstart backbones` lists them.")
 ]
+GeometryOption = Annotated[str, typer.Option(help="auto; of images crop, pad or squash; of texts head, head+tail or windows.")]
 ImageSizeOption = Annotated[int | None, typer.Option(help="Side in pixels of the network's input.")]
 ModalityOption = Annotated[str, typer.Option(help="auto, image, text or audio.")]
 TestOption = Annotated[str | None, typer.Option(metavar="PATH", help="A second source: the test split.")]
@@ -24,7 +25,7 @@ class DataOptions:
     """Which columns of a table are which."""
 
     label_column = Annotated[str | None, typer.Option(help="Column of labels; several in one cell as a|b.")]
-    item_column = Annotated[str | None, typer.Option(help="Column of paths.")]
+    item_column = Annotated[str | None, typer.Option(help="Column of paths or texts.")]
     group_column = Annotated[str | None, typer.Option(help="Column of groups that stay on one side of the split.")]
     split_column = Annotated[str | None, typer.Option(help="Column of train, valid, test.")]
     merge_labels = Annotated[list[str] | None, typer.Option(metavar="FOUND=USED", help="One label under another's name.")]

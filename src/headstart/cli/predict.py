@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from headstart.artifact.store import load
 from headstart.cli.show import check_format, show_predictions
-from headstart.model.model import unreadable_error
+from headstart.data.modality import modality_of_name
+from headstart.model.model import expand, unreadable_error
 
 
 def predict_items(artifact: Path, items: list[str], output_format: str) -> int:
@@ -19,7 +21,7 @@ def predict_items(artifact: Path, items: list[str], output_format: str) -> int:
 
     Args:
         artifact: a saved model's folder.
-        items: files, folders, or '-' for a path a line on stdin.
+        items: files, folders, texts, or '-' for a path or text a line on stdin.
         output_format: table, csv or json.
 
     Returns:
@@ -30,7 +32,7 @@ def predict_items(artifact: Path, items: list[str], output_format: str) -> int:
     """
     shown = check_format(output_format)
     model = load(artifact)
-    answers = model.answers([line for item in items for line in (_lines() if item == "-" else [item])])
+    answers = model.answers_to(_name_items(items, model.manifest.modality))
     show_predictions(model, model.interpret(answers), answers.unreadable, shown)
     if answers.unreadable and shown != "json":
         raise unreadable_error(answers.unreadable)
@@ -61,5 +63,34 @@ def read_plainly(arguments: list[str]) -> tuple[Path, list[str], str] | None:
     return Path(words[0]), words[1:], output_format
 
 
+def _name_items(words: list[str], modality: str) -> list[tuple[str, Any]]:
+    """Names and items; for texts a word is a file or folder if there is one of that name, else the text itself."""
+    named: list[tuple[str, Any]] = []
+    for word in words:
+        if modality == "text":
+            named += _lines_of_text() if word == "-" else expand([_file_or_text(word)], modality)
+        else:
+            named += expand([line for line in _lines() if line.strip()] if word == "-" else [word], modality)
+    return named
+
+
 def _lines() -> list[str]:
-    return [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+    return [line.rstrip("\r\n") for line in sys.stdin]
+
+
+def _lines_of_text() -> list[tuple[str, str]]:
+    """A text a line; an empty one among them is named by its line, so that none is missing without a word."""
+    lines = _lines()
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return [(line if line.strip() else f"line {number} of stdin", line) for number, line in enumerate(lines, 1)]
+
+
+def _file_or_text(word: str) -> str | Path:
+    try:
+        found = bool(word.strip()) and Path(word).exists()
+    except (OSError, ValueError):  # too long for a path, or holds what no path can
+        found = False
+    # What can be nothing but the name of a file is not taken for a text, so that a slip of the pen is told.
+    named = modality_of_name(word) is not None and not any(character.isspace() for character in word)
+    return Path(word) if found or named else word

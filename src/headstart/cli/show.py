@@ -7,12 +7,13 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import SettingError
+from headstart.preprocess.text_items import excerpt
 from headstart.records import Finding, Prediction
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ FORMATS = ("table", "csv", "json")
 MOST_WARNINGS = 8
 MOST_ITEMS = 5
 MOST_CHARACTERS = 220
+MOST_OF_TEXT = 72
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,8 @@ def show_fit(model: Model, out: Path, shown: Shown) -> None:
     for line in tell_tuning(content):
         print_line(f"  {_shortened(line)}")
     print_line(f"  report  {out / 'report.html'}")
-    print_line(f"  predict headstart predict {shlex.quote(str(out))} ITEM...")
+    item = "TEXT..." if summary["modality"] == "text" else "ITEM..."
+    print_line(f"  predict headstart predict {shlex.quote(str(out))} {item}")
 
 
 def _shortened(text: str) -> str:
@@ -146,6 +149,8 @@ def show_predictions(model: Model, predictions: list[Prediction], unreadable: di
             rows.writerow(["item", "value"] if task == "value" else ["item", "label", "probability"])
             rows.writerows(_cells(prediction, task) for prediction in predictions)
         case _:
+            if model.manifest.modality == "text":
+                predictions = [replace(prediction, item=excerpt(prediction.item, MOST_OF_TEXT)) for prediction in predictions]
             _print_table(["item", "value"] if task == "value" else ["item", "label", "probability"], predictions, task)
 
 
@@ -225,27 +230,6 @@ def show_embedding(told: dict[str, Any], out: Path, shown: Shown) -> None:
         sys.stderr.write(f"left out: {item}: {reason}\n")
     if not shown.quiet:
         print_line(f"{told['items']} vectors of {told['width']} numbers in {out} ({told['hits']} from the cache)")
-
-
-def show_backbones(*, as_json: bool) -> None:
-    """List backbones."""
-    from headstart.backbones.catalog import BUNDLED, DEFAULTS, PREFIXES
-    from headstart.features.compile import compiled
-
-    ready = compiled()
-    bundled = [
-        {"name": name, "modality": "image", "default": name in DEFAULTS.values(), "compiled": name in ready} for name in BUNDLED
-    ]
-    if as_json:
-        print_json({"bundled": bundled, "compiled": sorted(ready), "by_name": [f"{prefix}…" for prefix in PREFIXES]})
-        return
-    for entry in bundled:
-        marks = [f", {word}" for word in ("default", "compiled") if entry[word]]
-        print_line(f"{entry['name']:<22} image  bundled{''.join(marks)}")
-    for name in sorted(ready - set(BUNDLED)):
-        print_line(f"{name:<22} image  compiled")
-    print_line("by name: timm:NAME (weights from the hub), file:PATH (a timm checkpoint), random:ARCH (untrained),")
-    print_line("         artifact:PATH (the backbone of a model that `fit` saved, as it was tuned there)")
 
 
 def show_cache(*, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from headstart.records import Dataset, Finding, Sample
 UNREADABLE_KINDS = {
     "unreadable": "cannot be read",
     "truncated": "cut short",
-    "empty": "of zero bytes",
+    "empty": "without content",
     "zero_size": "without width or height or length",
     "bomb": "far larger, once decoded, than any real item",
 }
@@ -31,7 +31,7 @@ def find_problems(
     hashes: Mapping[str, str] | None = None,
     unreadable: Mapping[str, str] | None = None,
     near_duplicates: Sequence[Sequence[str]] = (),
-    threshold: float | None = None,
+    measured: str = "",
 ) -> list[Finding]:
     """Find every problem of a dataset.
 
@@ -40,8 +40,8 @@ def find_problems(
         hashes: sample id → hex sha256 of its item's bytes; None where nobody computed them.
         unreadable: sample id → why its item cannot be used, as in 'truncated: image file is truncated'; what stands before the
             colon is one of UNREADABLE_KINDS, else the kind is 'unreadable'. These samples are left out of all counts.
-        near_duplicates: groups of ids whose features all but coincide.
-        threshold: the cosine those groups were found with, for the message.
+        near_duplicates: groups of ids whose items all but coincide.
+        measured: what tells that they do, for the message, as in 'cosine of features ≥ 0.85'.
 
     Returns:
         Findings, errors first, then warnings, then notes.
@@ -53,7 +53,7 @@ def find_problems(
     findings = [
         *_tell_unreadable(dataset, unreadable),
         *_tell_all_copies(hashes, copies),
-        *_tell_duplicates(copies, alike, threshold),
+        *_tell_duplicates(copies, alike, measured),
         *_tell_leaks(dataset, copies, alike),
         *_tell_conflicts(dataset, copies),
         *find_class_problems(dataset, unreadable),
@@ -144,10 +144,8 @@ def _tell_all_copies(hashes: Mapping[str, str], copies: Sequence[tuple[str, ...]
     ]
 
 
-def _tell_duplicates(
-    copies: Sequence[tuple[str, ...]], alike: Sequence[tuple[str, ...]], threshold: float | None
-) -> list[Finding]:
-    measured = "" if threshold is None else f" (cosine of features ≥ {threshold:g})"
+def _tell_duplicates(copies: Sequence[tuple[str, ...]], alike: Sequence[tuple[str, ...]], measured: str) -> list[Finding]:
+    told = f" ({measured})" if measured else ""
     return [
         Finding(
             kind=kind,
@@ -158,7 +156,7 @@ def _tell_duplicates(
         )
         for kind, what, groups in (
             ("duplicate", "exact copies", copies),
-            ("near_duplicate", f"near duplicates{measured}", alike),
+            ("near_duplicate", f"near duplicates{told}", alike),
         )
         if groups
     ]

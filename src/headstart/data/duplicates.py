@@ -75,6 +75,22 @@ def duplicate_groups(hashes: Mapping[str, str]) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(ids)) for ids in by_hash.values() if len(ids) > 1)
 
 
+def join_pairs(ids: Sequence[str], pairs: Iterable[tuple[int, int]]) -> list[tuple[str, ...]]:
+    """Group the ids that pairs join, neighbours of neighbours included.
+
+    Args:
+        ids: N ids.
+        pairs: of positions in them.
+
+    Returns:
+        Groups of two or more ids, each sorted, ordered by their first ids.
+    """
+    linked = UnionFind(len(ids))
+    for one, other in pairs:
+        linked.join(one, other)
+    return sorted(tuple(sorted(ids[member] for member in members)) for members in linked.sets() if len(members) > 1)
+
+
 def near_duplicate_groups(
     ids: Sequence[str], features: np.ndarray, threshold: float = NEAR_DUPLICATE_THRESHOLD
 ) -> list[tuple[str, ...]]:
@@ -109,10 +125,7 @@ def near_duplicate_groups(
         )
     if not len(ids):
         return []
-    linked = UnionFind(len(ids))
-    for one, other in _close_pairs(_standardise(features), threshold):
-        linked.join(one, other)
-    return sorted(tuple(sorted(ids[member] for member in members)) for members in linked.sets() if len(members) > 1)
+    return join_pairs(ids, _close_pairs(_standardise(features), threshold))
 
 
 def _standardise(features: np.ndarray) -> np.ndarray:

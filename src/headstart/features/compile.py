@@ -19,9 +19,10 @@ from typing import Any
 
 from headstart import errors, runtime
 from headstart.backbones.catalog import BackboneSource, open_source
-from headstart.errors import BackboneError, HeadstartError, MissingPackageError
+from headstart.errors import BackboneError, HeadstartError, MissingPackageError, SettingError
 from headstart.features.device import accelerator
 from headstart.features.prefix import OnnxPrefix, Prefix, PrefixSpec, TorchPrefix
+from headstart.records import Modality
 
 # Goes up when the same backbone comes to be compiled into another graph.
 COMPILE_FORMAT = 3
@@ -51,13 +52,20 @@ def compile_prefix(source: BackboneSource, *, image_size: int | None = None, cut
         The compilation; where nothing is cached, it goes on in a process of its own while the caller does other work.
 
     Raises:
-        MissingPackageError: if it must be compiled, and torch, timm or onnx is not installed.
+        MissingPackageError: if it must be compiled, and torch, onnx or the network's library is not installed.
+        SettingError: if an image size is given, and the backbone takes no images.
     """
+    if image_size is not None and source.modality != "image":
+        raise SettingError(
+            f"image_size is {image_size}, and backbone {source.name!r} takes {source.modality} items.",
+            expected="an image size for images only.",
+            mend="leave --image-size out.",
+        )
     image_size = image_size or source.image_size
     folder = runtime.cache_root() / "compiled" / _key(source, image_size, cut)
     if _whole_spec(folder):
         return Compilation(source=source, image_size=image_size, wait=lambda: _open(source, image_size, folder), cached=True)
-    _require_packages()
+    _require_packages(source)
     shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged one
     return _start(source, image_size, cut, folder)
 
@@ -74,7 +82,8 @@ def _whole_spec(folder: Path) -> PrefixSpec | None:
 
 
 def _key(source: BackboneSource, image_size: int | None, cut: str) -> str:
-    told = {**source.identity, "image_size": image_size, "format": COMPILE_FORMAT, "timm": _version("timm")}
+    library = source.library
+    told = {**source.identity, "image_size": image_size, "format": COMPILE_FORMAT, library: _version(library)}
     if cut:
         told["cut"] = cut
     if source.kind == "plugin":
@@ -89,8 +98,8 @@ def _version(package: str) -> str:
         return ""
 
 
-def _require_packages() -> None:
-    for package in ("torch", "timm", "onnx"):
+def _require_packages(source: BackboneSource) -> None:
+    for package in ("torch", source.library, "onnx"):
         if not _version(package):
             raise MissingPackageError(package, extra="train", purpose="compiling a backbone for the first time")
 
@@ -164,7 +173,7 @@ def _open(source: BackboneSource, image_size: int | None, folder: Path) -> Prefi
     if device == "cpu" and not spec.why_torch:
         _touch(folder)
         return OnnxPrefix(spec, folder / "prefix.onnx")
-    from headstart.features.export import pooled_network
+    from headstart.backbones.parts import pooled_network
 
     network = pooled_network(open_source(source, image_size=image_size), spec.cut)
     return TorchPrefix(spec, network, device=device, model_path=None if spec.why_torch else folder / "prefix.onnx")
@@ -178,10 +187,11 @@ def _touch(folder: Path) -> None:
         return
 
 
-def compiled() -> set[str]:
-    """Names of the backbones that are compiled already."""
+def compiled() -> dict[str, Modality]:
+    """The backbones that are compiled already: names, and what they take."""
     found = (_whole_spec(folder) for folder in (runtime.cache_root() / "compiled").glob("*"))
-    return {spec.info.base or spec.info.name for spec in found if spec and not spec.cut and not spec.info.tuned}
+    whole = (spec for spec in found if spec and not spec.cut and not spec.info.tuned)
+    return {spec.info.base or spec.info.name: spec.preprocess.modality for spec in whole}
 
 
 def clear_compiled() -> int:

@@ -21,11 +21,11 @@ import onnx
 import torch
 from torch import nn
 
-from headstart.backbones.backbone import Backbone
 from headstart.backbones.catalog import find_source, open_source
 from headstart.backbones.cutting import Frozen
-from headstart.backbones.pooling import PooledBlocks, PooledPrefix
-from headstart.backbones.texts import PooledTextPrefix, PooledTexts, TextBackbone
+from headstart.backbones.parts import AnyBackbone, Pooled, pooled_network
+from headstart.backbones.pooling import PooledBlocks
+from headstart.backbones.texts import PooledTexts
 from headstart.errors import HeadstartError
 from headstart.features.onnx_graph import fold_padding
 from headstart.features.prefix import STATE, BlockSlice, PrefixSpec
@@ -35,9 +35,6 @@ from headstart.preprocess.recipe import Preprocess
 # The largest difference from torch that a compiled network may show, relative to the largest feature of its block.
 MAX_RELATIVE_ERROR = 1e-4
 OPSET = 18
-
-AnyBackbone = Backbone | TextBackbone
-Pooled = PooledBlocks | PooledPrefix | PooledTexts | PooledTextPrefix
 
 
 def export(backbone: AnyBackbone, model_path: Path, *, cut: str = "") -> PrefixSpec:
@@ -68,13 +65,6 @@ def export(backbone: AnyBackbone, model_path: Path, *, cut: str = "") -> PrefixS
         cut=cut,
         state_shape=pooled.pooling.shapes[backbone.blocks.index(cut)] if cut else (),
     )
-
-
-def pooled_network(backbone: AnyBackbone, cut: str) -> Pooled:
-    """The network that is compiled: the whole backbone, or the part of it up to a cut."""
-    if isinstance(backbone, TextBackbone):
-        return PooledTextPrefix(backbone, cut) if cut else PooledTexts(backbone)
-    return PooledPrefix(backbone, cut) if cut else PooledBlocks(backbone)
 
 
 def _layout(backbone: AnyBackbone, pooled: Pooled) -> tuple[BlockSlice, ...]:
@@ -130,17 +120,30 @@ def _write_onnx(network: nn.Module, preprocess: Preprocess, path: Path, **how: A
 
 def _relative_error(network: nn.Module, layout: tuple[BlockSlice, ...], preprocess: Preprocess, path: Path) -> float:
     session = open_session(path, num_threads=torch.get_num_threads())
-    # Three at once, because a batch size frozen into the graph would show.
-    example = preprocess.example(3)
-    with torch.no_grad():
-        expected = network(torch.from_numpy(example)).numpy()
-    found = session.run(["features"], {preprocess.input_name: example})[0]
     errors = []
-    for part in layout:
-        columns = slice(part.start, part.start + part.width)
-        scale = float(np.abs(expected[:, columns]).max()) or 1.0
-        errors.append(float(np.abs(found[:, columns] - expected[:, columns]).max()) / scale)
-    return max(errors)
+    for batch in _batches(preprocess):
+        with torch.no_grad():
+            expected = network(torch.from_numpy(batch)).numpy()
+        found = session.run(["features"], {preprocess.input_name: batch})[0]
+        # The state of a shorter text is shorter, and what comes behind it stands further to the front.
+        shift = expected.shape[1] - max(part.start + part.width for part in layout)
+        for part in layout:
+            columns = slice(part.start + shift if part.start else 0, part.start + part.width + shift)
+            scale = float(np.abs(expected[:, columns]).max()) or 1.0
+            errors.append(float(np.abs(found[:, columns] - expected[:, columns]).max()) / scale)
+    return float(np.max(errors))  # not Python's own, which may pass over what is no number
+
+
+def _batches(preprocess: Preprocess) -> list[np.ndarray]:
+    """Batches on which a network is compared: of more items than it was exported with, of one, and of other lengths.
+
+    A size that was frozen into the graph would show.
+    """
+    example = preprocess.example(3)
+    if preprocess.modality == "image":
+        return [example]
+    window = example.shape[1] // 2
+    return [example, example[1:, :window], example[:1, : window // 3], example[:, :5]]
 
 
 def main(arguments: list[str]) -> int:

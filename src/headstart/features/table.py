@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from headstart.features.prefix import PrefixSpec
+from headstart.heads.term_counts import TermCounts
 from headstart.preprocess.recipe import Preprocess
 
 
@@ -34,6 +35,8 @@ class FeatureTable:
     seconds: float
     notes: tuple[str, ...] = field(default=())
     """What the user should hear about the store, if anything."""
+    terms: TermCounts | None = None
+    """The terms of the items, where they are texts whose classical features are asked for."""
 
     @cached_property
     def rows(self) -> dict[str, int]:

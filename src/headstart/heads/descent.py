@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-Link = Literal["softmax", "sigmoid"]
+Link = Literal["softmax", "sigmoid", "identity"]
 
 HISTORY = 10
 MAX_LINE_SEARCH = 8
@@ -32,15 +32,16 @@ class Batch:
     """What the problems share, and what they differ in; every array has the dtype the solver computes in."""
 
     rows: np.ndarray
-    """(N, R + 1): the rotated features, and a last column of ones for the bias."""
+    """(N, R + 1): the rotated features, and a last column of ones for the bias; may be a sparse array of scipy's."""
     energies: np.ndarray
     """(R + 1,): the sum of squares of each column of `rows`, up to a common factor; sets the preconditioner only."""
     targets: np.ndarray
-    """(1 or B, k, N) in [0, 1]: one-hot for softmax."""
+    """(1 or B, k, N) in [0, 1]: one-hot for softmax; any numbers for identity."""
     weights: np.ndarray
     """(B, N), >= 0: the weight of each row in each problem; 0 leaves the row out."""
     link: Link
-    """softmax: the k outputs of a problem compete; sigmoid: each answers yes or no for itself."""
+    """softmax: the k outputs of a problem compete; sigmoid: each answers yes or no for itself; identity: each is a number,
+    and its loss half the squared error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +173,7 @@ def _residual(batch: Batch, scores: np.ndarray, *, with_curvature: bool = True) 
     weights = batch.weights[:, None, :]
     curvature = np.empty(0, scores.dtype)
     if with_curvature:
-        variance = predicted - predicted * predicted
+        variance = np.ones_like(predicted) if batch.link == "identity" else predicted - predicted * predicted
         curvature = np.matmul(variance, batch.weights[:, :, None])[:, :, 0] / np.asarray(scores.shape[2], scores.dtype)
     predicted -= batch.targets
     predicted *= weights
@@ -180,7 +181,9 @@ def _residual(batch: Batch, scores: np.ndarray, *, with_curvature: bool = True) 
 
 
 def probabilities(scores: np.ndarray, link: Link) -> np.ndarray:
-    """Probabilities (B, k, N) of logits (B, k, N): softmax over the outputs, or each output's own sigmoid."""
+    """What logits (B, k, N) predict: softmax over the outputs, each output's own sigmoid, or a copy of them (identity)."""
+    if link == "identity":
+        return scores.copy()
     if link == "sigmoid":
         return 1 / (1 + np.exp(-np.clip(scores, -80, 80)))
     result = scores - scores.max(axis=1, keepdims=True)

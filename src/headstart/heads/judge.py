@@ -48,18 +48,41 @@ class Judge:
         Returns:
             The judge.
         """
-        targets = contest.targets
+        return cls.of(contest.task, contest.targets, folds, groups, class_weights=contest.class_weights)
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        targets: np.ndarray,
+        folds: np.ndarray,
+        groups: np.ndarray | None,
+        *,
+        class_weights: np.ndarray | None = None,
+    ) -> Judge:
+        """Make the judge of any scores.
+
+        Args:
+            task: what they tell.
+            targets: (N,) int64 in [0, K) (single), (N, K) of 0 and 1 (multi), (N, T) (value).
+            folds: (N,) int64.
+            groups: (N,) or None.
+            class_weights: (K,), needed for the single task.
+
+        Returns:
+            The judge.
+        """
         weights = np.ones(len(targets))
         scale = np.ones(1)
-        if contest.task == "single":
-            counts = np.zeros((int(folds.max()) + 1, len(contest.class_weights)))
+        if task == "single" and class_weights is not None:
+            counts = np.zeros((int(folds.max()) + 1, len(class_weights)))
             np.add.at(counts, (folds, targets), 1)
             known = counts[folds, targets] < counts.sum(axis=0)[targets]
-            weights = contest.class_weights[targets] * (known if known.any() else 1)
-        elif contest.task == "value":
+            weights = class_weights[targets] * (known if known.any() else 1)
+        elif task == "value":
             scale = np.where(targets.std(axis=0) > 0, targets.std(axis=0), 1)
         clusters = None if groups is None else np.unique(groups, return_inverse=True)[1]
-        return cls(task=contest.task, targets=targets, weights=weights / weights.mean(), clusters=clusters, scale=scale)
+        return cls(task=task, targets=targets, weights=weights / weights.mean(), clusters=clusters, scale=scale)
 
     def mark(self, scores: np.ndarray) -> Mark:
         """Mark out-of-fold scores.

@@ -17,8 +17,10 @@ from headstart import runtime
 from headstart.data.folders import files_below
 from headstart.data.modality import modality_of_name
 from headstart.errors import ArtifactError, DataError
+from headstart.heads.terms import TermsHead
 from headstart.inference import ordered_map
 from headstart.model.manifest import Manifest
+from headstart.model.terms import TERMS_INPUT
 from headstart.preprocess.items import UnreadableItemError, item_name
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Prediction
@@ -75,12 +77,14 @@ class Model:
         preprocess: Preprocess,
         session: onnxruntime.InferenceSession,
         report: dict[str, Any],
+        terms: TermsHead | None = None,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.preprocess = preprocess
         self.report = Report(content=report)
         self._session = session
+        self._terms = terms
 
     def __repr__(self) -> str:
         """What it is and where."""
@@ -95,7 +99,8 @@ class Model:
         """Label new items.
 
         Args:
-            items: one item or several: paths, folders (all items below them), bytes, arrays (H, W, 3), PIL images.
+            items: one item or several: paths, folders (all items below them), bytes; for images arrays (H, W, 3) and PIL
+                images, too. For texts a string is the text itself, and a `Path` a file or folder.
             unreadable: what to do with items that cannot be read: 'raise' names them all, 'skip' leaves them out.
 
         Returns:
@@ -157,11 +162,23 @@ class Model:
     def moved_to(self, folder: Path) -> Model:
         """The same model, its folder being somewhere else now."""
         report = self.report.content
-        return Model(folder=folder, manifest=self.manifest, preprocess=self.preprocess, session=self._session, report=report)
+        return Model(
+            folder=folder,
+            manifest=self.manifest,
+            preprocess=self.preprocess,
+            session=self._session,
+            report=report,
+            terms=self._terms,
+        )
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        """Run the network on a collated batch of items: to (B, K) float32."""
-        return self._session.run(None, {self.preprocess.input_name: batch})[0]
+    def run(self, batch: np.ndarray, items: Sequence[Any]) -> np.ndarray:
+        """Run the network on a collated batch of items, and for texts on what their terms say: to (B, K) float32.
+
+        Args:
+            batch: B items, prepared.
+            items: the same as they are.
+        """
+        return run_network(self._session, self.preprocess, self._terms, batch, items)
 
     def save(self, path: str | Path) -> Path:
         """Save a copy of the model's folder.
@@ -191,16 +208,18 @@ class Model:
         return target
 
     def _run(self, few: list[tuple[str, Any]]) -> tuple[list[str], np.ndarray, dict[str, str]]:
-        names, prepared, failures = [], [], {}
+        names, prepared, failures, items = [], [], {}, []
         for name, item in few:
             try:
-                prepared.append(self.preprocess.prepare(item, name=name))
+                loaded = item if self._terms is None else self.preprocess.load(item, name=name)
+                prepared.append(self.preprocess.prepare(loaded, name=name))
+                items.append(loaded)
                 names.append(name)
             except UnreadableItemError as error:
                 failures[name] = error.reason
         if not prepared:
             return [], np.empty((0, self.manifest.num_outputs), np.float32), failures
-        return names, self.run(self.preprocess.collate(prepared)), failures
+        return names, self.run(self.preprocess.collate(prepared), items), failures
 
     def _prediction(self, item: str, row: np.ndarray) -> Prediction:
         if self.manifest.task == "value":
@@ -218,24 +237,52 @@ class Model:
         )
 
 
+def run_network(
+    session: onnxruntime.InferenceSession,
+    preprocess: Preprocess,
+    terms: TermsHead | None,
+    batch: np.ndarray,
+    items: Sequence[Any],
+) -> np.ndarray:
+    """Run a saved model's network: its one or two inputs, to its answer.
+
+    Args:
+        session: of model.onnx.
+        preprocess: that prepared the items.
+        terms: where they are part.
+        batch: B items, collated.
+        items: the same as they are; looked at only where terms are part.
+
+    Returns:
+        (B, K) float32.
+    """
+    given = {preprocess.input_name: batch}
+    if terms is not None:
+        given[TERMS_INPUT] = terms.scores([str(preprocess.load(item)) for item in items])
+    return session.run(None, given)[0]
+
+
 def expand(items: Any, modality: str) -> list[tuple[str, Any]]:  # noqa: ANN401 - any kind of item
     """Name items one by one, folders opened up, in order.
 
     Args:
-        items: one item or a sequence of items.
+        items: one item or a sequence of items. A string is a text where the modality is text, and else a path.
         modality: which files of a folder count.
 
     Returns:
-        (name, item) pairs.
+        (name, item) pairs; a text is its own name.
     """
     several = items if isinstance(items, list | tuple) else [items]
     named: list[tuple[str, Any]] = []
     for position, item in enumerate(several):
-        path = Path(item) if isinstance(item, str | Path) else None
-        if path is not None and _is_folder(path):
-            named += [(str(file), file) for file in files_below(path) if modality_of_name(file.name) == modality]
+        is_path = isinstance(item, Path) or (isinstance(item, str) and modality != "text")
+        # As a path, nothing would be the current folder.
+        if isinstance(item, str) and not item.strip():
+            named.append((f"{position}: {item!r}", item))
+        elif is_path and _is_folder(Path(item)):
+            named += [(str(file), file) for file in files_below(Path(item)) if modality_of_name(file.name) == modality]
         else:
-            named.append((str(item) if path is not None else f"{position}: {item_name(item)}", item))
+            named.append((str(item) if isinstance(item, str | Path) else f"{position}: {item_name(item)}", item))
     return named
 
 

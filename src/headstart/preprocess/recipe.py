@@ -10,7 +10,7 @@ import numpy as np
 from headstart.errors import ArtifactError
 from headstart.preprocess.image import ImagePreprocess
 from headstart.preprocess.text import TextPreprocess
-from headstart.records import Modality
+from headstart.records import Finding, Modality
 
 
 class Preprocess(Protocol):
@@ -130,6 +130,27 @@ class Preprocess(Protocol):
 
     def compare(self, prepared: np.ndarray, saved: np.ndarray) -> str:
         """Say how an item was prepared otherwise than it once was; '' where it was not."""
+        ...
+
+    @property
+    def copies_told_by(self) -> str:
+        """What `near_copies` measures, in words; '' where it leaves that to the features."""
+        ...
+
+    def near_copies(self, items: Sequence[object]) -> list[tuple[int, int]] | None:
+        """Pairs of readable items, by position, that all but coincide; None where only their features tell."""
+        ...
+
+    def notice(self, items: Mapping[str, object]) -> list[Finding]:
+        """Say what of some readable items, by id, the network does not see."""
+        ...
+
+    def illustrate(self, item: object) -> dict[str, str]:
+        """What to show people of an item, for a page: a `thumbnail` as a data URI, or an `excerpt`.
+
+        Raises:
+            UnreadableItemError: if it cannot be read.
+        """
         ...
 
 

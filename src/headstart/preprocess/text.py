@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import numpy as np
 
 from headstart.errors import ArtifactError, SettingError
-from headstart.preprocess.items import UnreadableItemError, item_name, load_bytes
-from headstart.records import Modality
+from headstart.preprocess.items import UnreadableItemError
+from headstart.preprocess.shingles import LEAST_SHARED, RUN, find_near_copies
+from headstart.preprocess.text_findings import notice_texts
+from headstart.preprocess.text_items import excerpt, read_text
+from headstart.records import Finding, Modality
 
 if TYPE_CHECKING:
     import tokenizers
@@ -62,6 +65,7 @@ class TextPreprocess:
     fitting_question: ClassVar[str] = "long texts"
     views: ClassVar[tuple[str, ...]] = ()
     free_axes: ClassVar[Mapping[int, str]] = {0: "batch", 1: "length"}
+    copies_told_by: ClassVar[str] = f"at least {LEAST_SHARED:.0%} of the runs of {RUN} characters in common"
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
@@ -239,17 +243,35 @@ class TextPreprocess:
         """Tokens are the same or they are not."""
         return "" if np.array_equal(prepared, saved) else "other tokens here"
 
-    def count_unknown(self, texts: Sequence[str]) -> tuple[int, int]:
-        """How many tokens of some texts are unknown to the tokenizer, and how many there are.
+    def near_copies(self, items: Sequence[object]) -> list[tuple[int, int]]:
+        """Pairs of texts that share most of their runs of characters; see `shingles`."""
+        return find_near_copies([read_text(item) for item in items])
+
+    def notice(self, items: Mapping[str, object]) -> list[Finding]:
+        """Say what share of some texts the network does not know, or does not read.
 
         Args:
-            texts: any number.
+            items: by id; all can be read, and some hundreds of them tell enough.
         """
+        encodings = self.opened.encode_batch([read_text(item) for item in items.values()], add_special_tokens=False)
+        return notice_texts(dict(zip(items, encodings, strict=True)), self._unknown, self.room, self.fitting)
+
+    def illustrate(self, item: object) -> dict[str, str]:
+        """The beginning of the text, as `excerpt`."""
+        return {"excerpt": excerpt(read_text(item))}
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """The id of the token that stands for what the tokenizer does not know; None where it knows every byte."""
         told = json.loads(self.tokenizer)["model"]
-        unknown = told.get("unk_token") if isinstance(told.get("unk_token"), str) else None
-        number = self.opened.token_to_id(unknown) if unknown else None
-        ids = [each.ids for each in self.opened.encode_batch(list(texts), add_special_tokens=False)]
-        return sum(row.count(number) for row in ids) if number is not None else 0, sum(map(len, ids))
+        if isinstance(told.get("unk_id"), int):  # Unigram, as of XLM-R, names it by its number
+            return int(told["unk_id"])
+        return self.opened.token_to_id(told["unk_token"]) if isinstance(told.get("unk_token"), str) else None
+
+    @property
+    def room(self) -> int:
+        """Tokens of a text that are read at once, special ones left out."""
+        return self.max_tokens - sum(map(len, self._special))
 
     @cached_property
     def opened(self) -> tokenizers.Tokenizer:
@@ -268,57 +290,3 @@ class TextPreprocess:
         plain = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
         first, last = (plain[0], plain[-1] + 1) if plain else (len(encoding.ids), len(encoding.ids))
         return encoding.ids[:first], encoding.ids[last:]
-
-
-def read_text(item: object, *, name: str = "") -> str:
-    """Read a text: a string as it is, a file or bytes as UTF-8.
-
-    Args:
-        item: a string, which is the text itself; a `Path`; or bytes.
-        name: what to call the item in an error; by default the item itself.
-
-    Returns:
-        The text, without a byte order mark.
-
-    Raises:
-        UnreadableItemError: if it cannot be read, is no UTF-8 (the line is named), or holds only white space.
-    """
-    name = name or (f"the text {item[:30]!r}" if isinstance(item, str) else item_name(item))
-    content = item if isinstance(item, str) else load_bytes(item, name=name)
-    if isinstance(content, bytes):
-        content = _decode(content, name)
-    if not isinstance(content, str):
-        raise UnreadableItemError(
-            name,
-            f"is no text, but {item_name(content)}",
-            kind="unsupported",
-            expected="a string, the path of a text file, or bytes.",
-            mend="convert it first.",
-        )
-    if not content.strip():
-        reason = "is empty" if not content else "holds only white space"
-        raise UnreadableItemError(name, reason, kind="empty", expected="a text of at least one character.")
-    try:
-        content.encode()
-    except UnicodeEncodeError as problem:
-        line = content.count("\n", 0, problem.start) + 1
-        raise UnreadableItemError(
-            name,
-            f"holds half a character (a lone surrogate) in line {line}",
-            expected="text in Unicode.",
-            mend="read the text with its true encoding.",
-        ) from problem
-    return content
-
-
-def _decode(content: bytes, name: str) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        line = content.count(b"\n", 0, problem.start) + 1
-        raise UnreadableItemError(
-            name,
-            f"line {line} is no UTF-8 (byte {content[problem.start]:#04x})",
-            expected="a text file in UTF-8.",
-            mend="convert it: iconv -f WINDOWS-1252 -t UTF-8 FILE",
-        ) from problem

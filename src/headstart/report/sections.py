@@ -126,7 +126,7 @@ def list_mistakes(report: dict[str, Any]) -> list[dict[str, Any]]:
         report: what report.json holds.
 
     Returns:
-        item, label, predicted, probability, and picture (a data URI or ""), up to 24.
+        item, label, predicted, probability, picture (a data URI or "") and excerpt (of a text, or ""), up to 24.
     """
     mistakes = (report.get("evaluation") or {}).get("mistakes") or []
     return [
@@ -136,6 +136,7 @@ def list_mistakes(report: dict[str, Any]) -> list[dict[str, Any]]:
             "predicted": show(mistake.get("predicted", "")),
             "probability": f"{mistake['probability']:.2f}" if is_number(mistake.get("probability")) else "",
             "picture": _check_picture(mistake.get("thumbnail")),
+            "excerpt": show(mistake["excerpt"]) if mistake.get("excerpt") else "",
         }
         for mistake in mistakes[:MOST_MISTAKES]
     ]

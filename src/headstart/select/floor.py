@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,16 @@ from headstart.evidence.calibration import fit_label_calibration, fit_temperatur
 from headstart.evidence.metrics import count_confusion, macro_f1
 from headstart.features import FeatureTable
 from headstart.heads.choose import ChoicePlan, HeadChoice, choose_head
-from headstart.heads.linear import HeadKind
+from headstart.heads.linear import HeadKind, LinearHead
 from headstart.heads.mlp import Head
 from headstart.heads.ridge import balanced_class_weights
+from headstart.heads.term_counts import TermCounts
+from headstart.heads.terms import TermsHead
 from headstart.inference import ordered_map
 from headstart.records import Dataset, Splits, Task
+from headstart.select.classical import Entrants, hold_term_contest, term_scores
 from headstart.select.geometry import contestants
-from headstart.select.trial import Trial, better, hold_trial
+from headstart.select.trial import Trial, better, hold_trial, question
 
 # From this ratio of the largest class to the smallest, 'auto' asks cross-validation whether classes should weigh alike.
 IMBALANCE = 10.0
@@ -65,29 +68,58 @@ class Floor:
     labels: tuple[str, ...]
     choices: tuple[dict[str, Any], ...]
     """Questions asked of the data, with candidates and reasons, for the report."""
+    cv_accuracy: float | None = None
+    """Out of fold; None for the value task."""
+    terms: TermsHead | None = None
+    """What is added to the head's scores: those of the texts' terms, where they are part."""
+    alone: Floor | None = None
+    """The head without the terms, where they are part: what tuning a network begins with."""
 
-    def answers(self, features: np.ndarray, task: Task) -> np.ndarray:
+    @property
+    def network_alone(self) -> Floor:
+        """The floor of the network's features, whether or not the terms of texts are part of this one."""
+        return self.alone or self
+
+    def scores(self, table: FeatureTable, ids: Sequence[str]) -> np.ndarray:
+        """Scores before any temperature.
+
+        Args:
+            table: features of the items, with their terms where these are part.
+            ids: of N items.
+
+        Returns:
+            (N, K) float64.
+        """
+        scores = self.head.scores(table.features(self.block, ids)).astype(np.float64)
+        if self.terms is None:
+            return scores
+        assert table.terms is not None, "a floor with terms answers on a table with terms"
+        return scores + term_scores(self.terms, table.terms, ids)
+
+    def answers_to(self, table: FeatureTable, ids: Sequence[str], task: Task) -> np.ndarray:
         """Calibrated answers.
 
         Args:
-            features: (N, D) float32 at the floor's block.
+            table: as for `scores`.
+            ids: of N items.
             task: what the head tells.
 
         Returns:
             (N, K) float64: probabilities (single: rows sum to 1; multi: one a label), or (N, 1) values.
         """
-        return self.calibration.answers(self.head.scores(features), task)
+        return self.calibration.answers(self.scores(table, ids), task)
 
-    def tempered_scores(self, features: np.ndarray) -> np.ndarray:
+    def tempered_scores(self, table: FeatureTable, ids: Sequence[str]) -> np.ndarray:
         """Scores in units of the temperature, in which those of every kind of head are alike.
 
         Args:
-            features: (N, D) float32 at the floor's block.
+            table: as for `scores`.
+            ids: of N items.
 
         Returns:
             (N, K) float64.
         """
-        return self.head.scores(features).astype(np.float64) / self.calibration.temperatures
+        return self.scores(table, ids) / self.calibration.temperatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +132,8 @@ class FloorPlan:
     """Deals the items to folds."""
     num_workers: int = 1
     """Pieces of work done side by side, as `inference.blas_threads_for` gives it."""
+    classical: bool = True
+    """Whether the terms of texts take part, where the table has them."""
 
 
 def find_floor(table: FeatureTable, dataset: Dataset, splits: Splits, labels: tuple[str, ...], plan: FloorPlan) -> Floor:
@@ -132,13 +166,41 @@ def find_floor(table: FeatureTable, dataset: Dataset, splits: Splits, labels: tu
 
     choice, asked = _choose_balance(solve, dataset, targets, labels, plan.balance)
     questions += [*asked, _head_question(choice)]
-    return Floor(
+    floor = Floor(
         block=block,
         head=choice.head,
         calibration=calibrate(choice.scores, targets[choice.rows], task=dataset.task, num_labels=len(labels)),
         choice=choice,
         labels=labels,
         choices=tuple(questions),
+        cv_accuracy=choice.chosen.cv_accuracy,
+    )
+    if table.terms is None or not plan.classical:
+        return floor
+    weighted = any(asked["question"] == "class weights" and asked["kept"] == "weights" for asked in questions)
+    entrants = Entrants(
+        task=dataset.task, ids=tuple(ids), targets=targets, num_labels=len(labels), groups=groups, weighted=weighted
+    )
+    return _with_terms(floor, table.terms, entrants)
+
+
+def _with_terms(floor: Floor, counts: TermCounts, entrants: Entrants) -> Floor:
+    """The floor with the terms of texts where cross-validation is for them, and in any case the question."""
+    blend, head = hold_term_contest(counts, floor.choice, entrants), floor.head
+    choices = (*floor.choices, blend.question)
+    if blend.terms is None:
+        return replace(floor, choices=choices)
+    assert isinstance(head, LinearHead), "a floor's head is an exact one"
+    weight, bias = (np.float32(blend.factor) * part for part in (head.weight, head.bias))
+    truth = entrants.targets[floor.choice.rows]
+    return replace(
+        floor,
+        head=replace(head, weight=weight, bias=bias),
+        calibration=calibrate(blend.scores, truth, task=entrants.task, num_labels=entrants.num_labels),
+        choices=choices,
+        cv_accuracy=blend.accuracy,
+        terms=blend.terms,
+        alone=floor,
     )
 
 
@@ -229,8 +291,3 @@ def _head_question(choice: HeadChoice) -> dict[str, Any]:
         for kind, candidate in best.items()
     ]
     return question("head", choice.chosen.kind, choice.reason) | {"candidates": rows}
-
-
-def question(asked: str, kept: str, reason: str, trials: Any = ()) -> dict[str, Any]:  # noqa: ANN401 - any iterable of trials
-    """One question asked of the data, as the report shows it."""
-    return {"question": asked, "kept": kept, "reason": reason, "candidates": [trial.as_json() for trial in trials]}

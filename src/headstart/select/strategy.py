@@ -82,7 +82,8 @@ def propose(dataset: Dataset, splits: Splits, facts: Circumstances) -> tuple[tup
         return (), f"too few labels to tune: {typical:g} a class, fewer than {LEAST_LABELS_A_CLASS}"
     if not facts.pretrained:
         return ("full",), ""
-    whole = facts.device != "cpu" or facts.num_items < MANY_ITEMS
+    # A small encoder of short texts trains as a whole in minutes: whether there is time for it is measured, not guessed.
+    whole = facts.device != "cpu" or facts.num_items < MANY_ITEMS or facts.modality == "text"
     return ("full", "last:2") if whole else ("last:2",), ""
 
 

@@ -7,6 +7,7 @@ out-of-fold scores, so that a comparison costs milliseconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -85,3 +86,8 @@ def better(challenger: Trial, holder: Trial, *, errors: float = 1.0) -> tuple[bo
     gain = float(difference.mean())
     error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("inf")
     return gain > errors * error, f"{challenger.name} against {holder.name}: loss lower by {gain:.4f} ± {error:.4f}"
+
+
+def question(asked: str, kept: str, reason: str, trials: Any = ()) -> dict[str, Any]:  # noqa: ANN401 - any iterable of trials
+    """One question asked of the data, as the report shows it."""
+    return {"question": asked, "kept": kept, "reason": reason, "candidates": [trial.as_json() for trial in trials]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,8 +23,9 @@ from headstart.tuning.rate_range import find_learning_rate
 # Folds of the gate, and the share of the rules' epochs that must fit the budget for so many; one means a single part held out.
 FOLD_CHOICES = {5: 0.5, 3: 0.25, 1: 0.0}
 HOLD_OUT_FOLDS = 5
-# Of a whole network: the gate and the last training, five epochs each, every step some eight times as long as a pass forward.
-LEAST_PASSES_OF_ALL = 64
+# Of a whole network: each epoch of the gate and of the last training together, every step some six times as long as a pass
+# forward of the compiled network.
+LEAST_PASSES_AN_EPOCH = 12.8
 # Fewer items held out than this can hardly show a gain, so no time is spent on asking them.
 LEAST_HELD_OUT = 200
 
@@ -80,7 +82,7 @@ def try_strategy(
         checkpoint = checkpoints[fold] if checkpoints else None
         trained = train_from_floor(prepared, floor_plan, labels, rest, checkpoint=checkpoint)
         tuned.append(scores_of(trained.network, prepared.inputs, held))
-        plain.append(floor.tempered_scores(ground.table.features(floor.block, held)))
+        plain.append(floor.tempered_scores(ground.table, held))
         asked += held
         shares.append(trained.share)
         targets = encode_targets(dataset, asked, labels)
@@ -126,7 +128,9 @@ def least_passes(plan: TuningPlan) -> int:
     Args:
         plan: of the strategy.
     """
-    return 1 + plan.num_views if plan.strategy.startswith("last:") else LEAST_PASSES_OF_ALL
+    if plan.strategy.startswith("last:"):
+        return 1 + plan.num_views
+    return math.ceil(LEAST_PASSES_AN_EPOCH * min(plan.epochs, FEWEST_EPOCHS))
 
 
 def with_found_rate(prepared: Prepared, floor: Floor) -> Prepared:
@@ -139,7 +143,7 @@ def with_found_rate(prepared: Prepared, floor: Floor) -> Prepared:
     Returns:
         The strategy, with what the tests said in its plan's reasons.
     """
-    ground, plan = prepared.ground, prepared.plan
+    ground, plan, floor = prepared.ground, prepared.plan, floor.network_alone
     learning, valid = split_off_valid(ground.dataset, ground.splits, ground.splits.train, plan.seed)
     found = find_learning_rate(
         lambda: build_network(prepared, floor, learning, valid),

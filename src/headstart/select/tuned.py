@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from headstart.backbones.backbone import Backbone
 from headstart.backbones.catalog import BackboneSource
-from headstart.backbones.pooling import PooledTail
+from headstart.backbones.parts import AnyBackbone, Tail, pooled_tail
+from headstart.backbones.texts import TextTail
 from headstart.data.folds import split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.features import FeatureTable
 from headstart.features.compile import compile_prefix
 from headstart.features.extract import PLAIN, Progress
+from headstart.features.lengths import PaddedPrefix, longest_length
 from headstart.features.states import open_states
 from headstart.heads.linear import LinearHead
 from headstart.heads.ridge import balanced_class_weights
 from headstart.inference import ordered_map
+from headstart.preprocess.image import ImagePreprocess
 from headstart.records import Dataset, Splits, Task
 from headstart.select.floor import Floor, FloorPlan, find_floor
 from headstart.select.hidden import HiddenHead, train_hidden
@@ -46,7 +48,7 @@ class Ground:
     """What every strategy stands on."""
 
     source: BackboneSource
-    backbone: Backbone
+    backbone: AnyBackbone
     table: FeatureTable
     """Features of all items by the frozen network."""
     dataset: Dataset
@@ -63,7 +65,7 @@ class Prepared:
     cut: str | None
     """The last frozen block; None where the whole network is tuned."""
     inputs: Inputs
-    tail: PooledTail
+    tail: Tail
     """With the source's weights; copied for each training."""
     note: str
     """What the user should hear of the store."""
@@ -85,7 +87,7 @@ class Trained:
     """On the same items, of the weights it began with."""
 
 
-def cut_before(backbone: Backbone, strategy: str) -> str | None:
+def cut_before(backbone: AnyBackbone, strategy: str) -> str | None:
     """The block that a strategy cuts behind; None for none."""
     if not strategy.startswith("last:"):
         return None
@@ -108,11 +110,13 @@ def prepare(ground: Ground, plan: TuningPlan, progress: Progress | None = None) 
     """
     table, dataset = ground.table, ground.dataset
     cut = cut_before(ground.backbone, plan.strategy)
-    augmentation = Augmentation(flip=plan.mirrored, fill=table.preprocess.pad_color, seed=plan.seed)
-    views = augmentation.view_names(plan.num_views)
+    preprocess, augmentation = table.preprocess, None
+    if isinstance(preprocess, ImagePreprocess):  # other items have no views
+        augmentation = Augmentation(flip=plan.mirrored, fill=preprocess.pad_color, seed=plan.seed)
+    views = augmentation.view_names(plan.num_views) if augmentation else ()
     learning = (*ground.splits.train, *ground.splits.valid)
     digests = {id_: bytes.fromhex(table.hashes[id_]) for id_ in learning}
-    tail = PooledTail(ground.backbone, cut)
+    tail = pooled_tail(ground.backbone, cut)
     if cut is None:
         items = ItemInputs(
             preprocess=table.preprocess, samples=dataset.by_id, digests=digests, augmentation=augmentation, views=views
@@ -120,6 +124,9 @@ def prepare(ground: Ground, plan: TuningPlan, progress: Progress | None = None) 
         yield Prepared(ground=ground, plan=plan, cut=None, inputs=items, tail=tail, note="")
         return
     prefix = compile_prefix(ground.source, image_size=ground.image_size, cut=cut).wait()
+    if isinstance(tail, TextTail):
+        length = longest_length(table.preprocess, [dataset.by_id[id_] for id_ in learning], tail.max_tokens)
+        prefix = PaddedPrefix(prefix, length)
     opened = open_states(prefix, table.preprocess, dataset.by_id, digests, num_views=1 + len(views), augment=augmentation)
     with opened as reader:
         reader.fill(learning, (PLAIN, *views), progress)
@@ -148,7 +155,8 @@ def train_from_floor(
     """
     ground = prepared.ground
     learning, valid = split_off_valid(ground.dataset, ground.splits, ids, floor_plan.seed)
-    floor = find_floor(ground.table, ground.dataset, replace(ground.splits, train=learning), labels, floor_plan)
+    alone = replace(floor_plan, classical=False)
+    floor = find_floor(ground.table, ground.dataset, replace(ground.splits, train=learning), labels, alone)
     return train(prepared, floor, learning, valid, **how)
 
 
@@ -174,7 +182,7 @@ def train(
     Returns:
         The trained network.
     """
-    task, plan = prepared.ground.dataset.task, prepared.plan
+    task, plan, floor = prepared.ground.dataset.task, prepared.plan, floor.network_alone
     network = build_network(prepared, floor, train_ids, valid_ids)
     sets = [training_set(prepared, floor, ids) for ids in (train_ids, valid_ids)]
     start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -285,7 +293,7 @@ def changed_tensors(prepared: Prepared, trained: Trained) -> dict[str, torch.Ten
         merge_adapters(tail)
     source = prepared.tail.network.state_dict()
     return {
-        name.removeprefix("network.") if prepared.ground.backbone.traced is None else name: tensor.cpu().contiguous()
+        name.removeprefix(prepared.tail.own_prefix): tensor.cpu().contiguous()
         for name, tensor in tail.network.state_dict().items()
         if not torch.equal(tensor.cpu(), source[name])
     }

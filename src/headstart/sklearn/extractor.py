@@ -10,9 +10,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
 from headstart.backbones import locate
+from headstart.backbones.catalog import find_source
 from headstart.errors import DataError
 from headstart.features import compile_prefix, extract
 from headstart.features.prefix import Prefix
+from headstart.preprocess.recipe import Preprocess
 from headstart.records import Sample
 
 
@@ -20,9 +22,10 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     """Features of a frozen pretrained network; nothing is learned, and nothing is computed twice.
 
     Args:
-        backbone: by name, as for `headstart.fit`.
+        backbone: by name, as for `headstart.fit`, for images or for texts; 'auto' is the default one for images.
         block: 'last', 'multi' (every block's pooled features side by side), or a block's name.
-        geometry: how pictures become square: crop, pad or squash.
+        geometry: how pictures become square: crop, pad or squash; or what is read of long texts: head, head+tail or
+            windows; 'auto' is the first that the backbone knows, pad or head.
         image_size: side in pixels of the network's input; None for the weights' own.
 
     Attributes:
@@ -30,7 +33,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     """
 
     def __init__(
-        self, backbone: str = "auto", *, block: str = "last", geometry: str = "pad", image_size: int | None = None
+        self, backbone: str = "auto", *, block: str = "last", geometry: str = "auto", image_size: int | None = None
     ) -> None:
         self.backbone = backbone
         self.block = block
@@ -51,7 +54,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             HeadstartError: if there is no such backbone, block or geometry.
         """
         prefix = self._open()
-        prefix.spec.preprocess.with_geometry(self.geometry)
+        self._preprocess(prefix)
         columns = prefix.spec.columns(self.block)
         self.n_features_out_ = columns.stop - columns.start
         return self
@@ -60,7 +63,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """Compute or look up features.
 
         Args:
-            X: N items: paths, bytes, arrays (H, W, 3), or PIL images.
+            X: N items: paths, bytes, arrays (H, W, 3), or PIL images; or texts, where the backbone takes these.
 
         Returns:
             (N, D) float32.
@@ -70,7 +73,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """
         prefix = self._open()
         samples = [Sample(id=f"item {position}", item=item) for position, item in enumerate(X)]
-        table = extract(prefix, prefix.spec.preprocess.with_geometry(self.geometry), samples)
+        table = extract(prefix, self._preprocess(prefix), samples)
         if table.failures:
             told = "".join(f"\n  - {id_}: {reason}" for id_, reason in list(table.failures.items())[:20])
             raise DataError(
@@ -94,4 +97,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
     def _open(self) -> Prefix:
         """Opened anew each time: a compiled network cannot be pickled, and opening it takes a tenth of a second."""
-        return compile_prefix(locate(self.backbone), image_size=self.image_size).wait()
+        source = locate(self.backbone) if self.backbone == "auto" else find_source(self.backbone)
+        return compile_prefix(source, image_size=self.image_size).wait()
+
+    def _preprocess(self, prefix: Prefix) -> Preprocess:
+        base = prefix.spec.preprocess
+        return base.with_fitting(base.fittings[0] if self.geometry == "auto" else self.geometry)

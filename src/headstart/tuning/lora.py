@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from headstart.backbones.pooling import PooledTail
+from headstart.backbones.parts import Tail
 from headstart.errors import SettingError
 from headstart.tuning.plan import TuningPlan
 
@@ -16,7 +16,7 @@ ALPHA = 4
 LEAST_LINEAR_SHARE = 0.5
 
 
-def adapt_linear_layers(tail: PooledTail, plan: TuningPlan, backbone: str) -> None:
+def adapt_linear_layers(tail: Tail, plan: TuningPlan, backbone: str) -> None:
     """Freeze a tail, and put a trainable adapter beside each of its linear layers.
 
     Adapters begin by changing nothing; what of them is random follows the plan's seed.
@@ -48,7 +48,7 @@ def adapt_linear_layers(tail: PooledTail, plan: TuningPlan, backbone: str) -> No
         inject_adapter_in_model(config, tail.network)
 
 
-def merge_adapters(tail: PooledTail) -> None:
+def merge_adapters(tail: Tail) -> None:
     """Add every adapter to the layer it stands beside, and take it away.
 
     Args:

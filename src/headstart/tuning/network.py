@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from headstart.backbones.pooling import PooledTail
+from headstart.backbones.encoder import EncoderTail
+from headstart.backbones.parts import Tail
+from headstart.backbones.texts import PooledTexts, text_blocks
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import Head, MlpHead
 from headstart.tuning.plan import NormStatistics, TuningPlan
@@ -152,7 +154,7 @@ class TunableNetwork(nn.Module):
     """
 
     def __init__(
-        self, tail: PooledTail | None, head: TrainedHead, *, columns: slice, norm_statistics: NormStatistics = "kept"
+        self, tail: Tail | None, head: TrainedHead, *, columns: slice, norm_statistics: NormStatistics = "kept"
     ) -> None:
         """Put tail and head together.
 
@@ -225,6 +227,8 @@ def tail_blocks(network: nn.Module) -> list[TailBlock]:
     Returns:
         The blocks that have parameters, first to last.
     """
+    if isinstance(network, PooledTexts | EncoderTail):
+        return [TailBlock(parameters=parameters, layers=modules) for parameters, modules in text_blocks(network)]
     if not isinstance(network, fx.GraphModule):
         children = tuple(name for name, _ in network.named_children())
         return [TailBlock(parameters=tuple(name for name, _ in network.named_parameters()), layers=children)]

