@@ -81,6 +81,7 @@ class Attempts:
         started = time.perf_counter()
         trial = None
         with self._prepare(self._plan(strategy)) as prepared:
+            prepared = self._within_budget(prepared)
             if not self.bottom.splits.test:
                 trial = self._hold_out(prepared, num_folds=5)
             trained = self._train(prepared)
@@ -152,6 +153,21 @@ class Attempts:
         last = decided["seconds_an_item"] * len(self.bottom.splits.train) * plan.epochs
         return attempt, Passed(trial=trial, plan=plan, seconds=last)
 
+    def _within_budget(self, prepared: Prepared) -> Prepared:
+        """With as many epochs of a strategy that was asked for as fit the budget, where there is one; the same when resumed."""
+        settings, plan = self.bottom.settings, prepared.plan
+        if settings.budget is None or settings.epochs is not None:
+            return prepared
+        decided = self._decided().get(plan.strategy) if settings.resume else None
+        if decided is None:
+            each = seconds_an_item(prepared, self.bottom.floor) * len(self.bottom.splits.train)
+            decided = {"epochs": max(1, min(plan.epochs, int(settings.budget_seconds / each)))}
+            self._decide(plan.strategy, decided)
+        epochs = int(decided["epochs"])
+        if epochs == plan.epochs:
+            return prepared
+        return replace(prepared, plan=with_epochs(plan, epochs, f"what fits {settings.budget_seconds:.0f} s"))
+
     def _least_seconds(self, plan: TuningPlan) -> float:
         """What the strategy takes at least, by the rate at which the frozen network runs."""
         return least_passes(plan) * len(self.bottom.splits.train) / rate_of(self.bottom.table, self.bottom.prefix)
@@ -181,7 +197,7 @@ class Attempts:
         """A comparison on the validation items, where the strategy was asked for and is kept in any case."""
         ids, task, floor = trained.valid_ids, self.bottom.dataset.task, trained.start
         scores = scores_of(trained.network, prepared.inputs, ids)
-        return hold_gate(
+        verdict = hold_gate(
             scores,
             floor.tempered_scores(self.bottom.table.features(floor.block, ids)),
             encode_targets(self.bottom.dataset, ids, floor.labels),
@@ -190,6 +206,7 @@ class Attempts:
             seed=prepared.plan.seed,
             basis=f"{len(ids)} validation items, which chose the weights, too",
         )
+        return replace(verdict, passed=False, chosen=True)
 
     def _take_up(self, prepared: Prepared, trained: Trained, attempts: tuple[Attempt, ...], trial: Trial | None) -> Adaptation:
         """Compile the tuned network, and put it in the frozen one's place."""

@@ -38,6 +38,8 @@ from headstart.tuning.callbacks.base import Callback, check_callbacks
 
 # Comparing every pair grows with the square of the items: a minute at this number on two cores.
 MAX_NEAR_DUPLICATE_ITEMS = 50_000
+# A group of more of the items than this says that the features tell nothing apart, not that the items are copies.
+MOST_ALIKE = 0.5
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, the items done, and all items."""
@@ -225,11 +227,12 @@ def near_duplicates(table: FeatureTable) -> list[tuple[str, ...]]:
     Returns:
         Groups of ids; none where there are too many items to compare, or the features are untrained.
     """
-    # Untrained features put everything close to everything.
-    untrained = (table.spec.info.base or table.spec.info.name).startswith("random:") and not table.spec.info.tuned
+    # Untrained features put everything close to everything, and so may those that learned from few items.
+    untrained = (table.spec.info.base or table.spec.info.name).startswith("random:")
     if untrained or not 1 < len(table.ids) <= MAX_NEAR_DUPLICATE_ITEMS:
         return []
-    return near_duplicate_groups(table.ids, table.features("last"))
+    found = near_duplicate_groups(table.ids, table.features("last"))
+    return found if max(map(len, found), default=0) <= MOST_ALIKE * len(table.ids) else []
 
 
 def _split(dataset: Dataset, table: FeatureTable, near: list[tuple[str, ...]], asked: frozenset[str], seed: int) -> Splits:

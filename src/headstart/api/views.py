@@ -40,6 +40,8 @@ def add_flips(
     Returns:
         The table to go on with, and the question asked, for the report.
     """
+    if not settings.budget_seconds:
+        return table, []
     rate = rate_of(table, prefix)
     items = contestants(dataset, splits.train, splits.groups)
     if settings.budget_seconds < len(table.ids) / rate or items is None:

@@ -55,7 +55,8 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
     Raises:
         SettingError: if an overruling number cannot work.
     """
-    steps = _num_steps(facts)
+    # A head on features that stay as they are learns from random weights in as many steps as a network that is tuned.
+    steps = _num_steps(facts if strategy != "head" else replace(facts, pretrained=True))
     batch_size = settings.batch_size or _batch_size(facts)
     epochs = settings.epochs or min(max(math.ceil(steps * batch_size / facts.num_items), FEWEST_EPOCHS), MOST_EPOCHS)
     numbers: dict[str, Any] = {
