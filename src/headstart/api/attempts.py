@@ -29,7 +29,6 @@ from headstart.select.trials import Trial, fit_in_budget, least_passes, seconds_
 from headstart.select.tuned import Ground, Prepared, Trained, prepare, scores_of, train_from_floor
 from headstart.tuning.callbacks.base import Callback
 from headstart.tuning.callbacks.logs import CSVLogger, ProgressBar
-from headstart.tuning.callbacks.stopping import kept_epoch
 from headstart.tuning.callbacks.tensor_board import TensorBoard
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.plan import TuningPlan
@@ -86,8 +85,7 @@ class Attempts:
                 trial = self._hold_out(prepared, num_folds=5)
             trained = self._train(prepared)
             verdict = trial.verdict if trial else self._on_valid(prepared, trained)
-            ended = kept_epoch(self.callbacks, len(trained.outcome.history))
-            attempt = _attempt(prepared, trained, verdict, f"as asked; {verdict.told}", started, ended)
+            attempt = _attempt(prepared, trained, verdict, f"as asked; {verdict.told}", started)
             return self._take_up(prepared, trained, (attempt,), trial)
 
     def in_turn(self, strategies: Sequence[str]) -> Adaptation:
@@ -110,8 +108,7 @@ class Attempts:
         started = time.perf_counter()
         with self._prepare(plan) as prepared:
             trained = self._train(prepared)
-            ended = kept_epoch(self.callbacks, len(trained.outcome.history))
-            kept = _attempt(prepared, trained, verdict, verdict.told, started, ended)
+            kept = _attempt(prepared, trained, verdict, verdict.told, started)
             others = [attempt for attempt in tried if attempt.strategy != plan.strategy]
             spent = next(attempt.seconds for attempt in tried if attempt.strategy == plan.strategy)
             return self._take_up(prepared, trained, (*others, replace(kept, seconds=kept.seconds + spent)), best.trial)
@@ -282,8 +279,8 @@ def default_callbacks(folder: Path, progress: Progress | None) -> list[Callback]
     return found
 
 
-def _attempt(prepared: Prepared, trained: Trained, verdict: Verdict, reason: str, started: float, ended: int | None) -> Attempt:
-    plan = prepared.plan.as_json() | {"share_of_tuned_weights": trained.share, "kept_epoch": ended}
+def _attempt(prepared: Prepared, trained: Trained, verdict: Verdict, reason: str, started: float) -> Attempt:
+    plan = prepared.plan.as_json() | {"share_of_tuned_weights": trained.share, "kept_epoch": trained.kept_epoch}
     return Attempt(
         strategy=prepared.plan.strategy,
         kept=True,
