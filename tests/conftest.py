@@ -1,5 +1,6 @@
 """What tests share: a cache of their own, a small folder of pictures that can be told apart, and a model fitted on them."""
 
+import gc
 import io
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +32,13 @@ def pytest_configure(config):
         os.environ.pop(name, None)
 
 
+def pytest_collection_finish():
+    # Thousands of tests and the libraries they import stay until the end: the collector need not go through them again.
+    gc.freeze()
+
+
 def pytest_unconfigure(config):
+    gc.unfreeze()
     if OWN_CACHE in config.stash:
         shutil.rmtree(config.stash[OWN_CACHE], ignore_errors=True)
 
@@ -117,6 +125,18 @@ def prefix():
     from headstart.features import compile_prefix
 
     return compile_prefix(locate("efficientnet-lite0")).wait()
+
+
+@pytest.fixture(scope="module")
+def compiling_here():
+    """What the tests of a module compile is compiled in their own process, which has torch already."""
+    from compiled_here import InProcess
+    from headstart.features import compile as compiling
+
+    stand_in = SimpleNamespace(Popen=InProcess, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiling, "subprocess", stand_in)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ ARCH = "random:test_resnet"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def one_thread(compiling_here):
     """Networks as small as these only wait for a second thread."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_THREADS", "1")

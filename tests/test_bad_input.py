@@ -1,51 +1,20 @@
 """Bad input gets a clear error: exit status 2, what happened, what was expected, how to mend it; and nothing half-written."""
 
-import contextlib
 import csv
-import io
 import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
 import headstart
-from exact import exactly
-from headstart.cli import main
+from commands import run, run_here
 from headstart.features.store import info
-
-PROGRAM = str(Path(sys.executable).with_name("headstart"))
-
-
-def run(*words, cwd=None, before=None, **environment):
-    return subprocess.run(
-        [PROGRAM, *map(str, exactly(words))], capture_output=True, text=True, timeout=120, check=False, cwd=cwd,
-        env=os.environ | environment, preexec_fn=before, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
-def run_here(*words, stdin="", cwd=None, **environment):
-    """The same without a process of its own, which is quicker: what it prints and ends with."""
-    out, complaint, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
-    with (
-        mock.patch.object(sys, "argv", ["headstart", *map(str, exactly(words))]),
-        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
-        mock.patch.dict(os.environ, environment),
-        contextlib.chdir(cwd or "."),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(complaint),
-        pytest.raises(SystemExit) as end,
-    ):
-        main()
-    signal.signal(signal.SIGTERM, handler)
-    return subprocess.CompletedProcess(words, end.value.code, out.getvalue(), complaint.getvalue())
 
 
 def contents_of(folder):
@@ -92,7 +61,7 @@ def test_nothing_at_the_path(place, pictures):
 
 def test_an_empty_folder(place):
     (place / "data" / "rings").mkdir(parents=True)
-    complaint = fit_refused(place, "data", what="the folder 'data' is empty")
+    complaint = fit_refused(place, "data", run=run_here, what="the folder 'data' is empty")
     assert "one folder per class" in complaint
 
 
@@ -102,7 +71,7 @@ def test_an_empty_path(place):
 
 def test_one_class(place, pictures):
     shutil.copytree(pictures / "rings", place / "data" / "rings")
-    fit_refused(place, "data", what="all 30 items of folder data are of one class: 'rings'")
+    fit_refused(place, "data", run=run_here, what="all 30 items of folder data are of one class: 'rings'")
 
 
 def test_files_in_no_class_folder(place, pictures):
@@ -110,7 +79,9 @@ def test_files_in_no_class_folder(place, pictures):
 
 
 def test_a_file_instead_of_a_folder(place, pictures):
-    complaint = fit_refused(place, pictures / "rings" / "0.png", what="is a single image file, not a set of labelled items")
+    complaint = fit_refused(
+        place, pictures / "rings" / "0.png", run=run_here, what="is a single image file, not a set of labelled items"
+    )
     assert "headstart predict ARTIFACT ITEM" in complaint
 
 
@@ -151,7 +122,7 @@ def test_all_images_unreadable(place, artifact):
         (place / "data" / label).mkdir(parents=True)
         for number in range(4):
             (place / "data" / label / f"{number}.jpg").write_text("no picture")
-    complaint = fit_refused(place, "data", what="none of the 8 items can be read")
+    complaint = fit_refused(place, "data", run=run_here, what="none of the 8 items can be read")
     assert "daisy/0.jpg" in complaint
 
 
@@ -189,7 +160,7 @@ def test_an_archive_that_leads_outside(place, pictures):
 
 def test_an_unknown_backbone(place, pictures):
     complaint = fit_refused(
-        place, pictures, "--backbone", "efficientnet-lite", kind="BackboneError",
+        place, pictures, "--backbone", "efficientnet-lite", kind="BackboneError", run=run_here,
         what="there is no backbone called 'efficientnet-lite'",
     )  # fmt: skip
     assert all(f"efficientnet-lite{number}" in complaint for number in range(3)) and "nearest" in complaint
@@ -201,7 +172,7 @@ def test_a_backbone_of_another_modality(place):
         for number in range(5):
             (place / "data" / label / f"{number}.txt").write_text(f"{label} {number}")
     complaint = fit_refused(
-        place, "data", "--backbone", "efficientnet-lite0", kind="BackboneError",
+        place, "data", "--backbone", "efficientnet-lite0", kind="BackboneError", run=run_here,
         what="backbone 'efficientnet-lite0' takes image items, and these are text items",
     )  # fmt: skip
     assert "--backbone" in complaint
@@ -209,7 +180,7 @@ def test_a_backbone_of_another_modality(place):
     for label in ("a", "b"):
         (sounds / label).mkdir(parents=True)
         (sounds / label / "1.wav").write_bytes(b"RIFF")
-    fit_refused(place, "sounds", kind="BackboneError", what="these are audio items")
+    fit_refused(place, "sounds", kind="BackboneError", run=run_here, what="these are audio items")
 
 
 def test_a_checkpoint_that_is_not_there(place, pictures):
@@ -262,7 +233,7 @@ def test_an_output_that_exists_and_is_no_model(place, pictures, kind):
     else:
         shutil.copytree(pictures / "rings", out / "rings" if kind == "data" else out)
     before = contents_of(place)
-    process = run("fit", pictures, "--out", "out.hs", cwd=place)
+    process = run_here("fit", pictures, "--out", "out.hs", cwd=place)
     refused(process, "ArtifactError", "out.hs exists and is not a saved model")
     assert contents_of(place) == before
     assert [path.name for path in place.iterdir()] == ["out.hs"]
@@ -276,13 +247,13 @@ def test_an_output_without_a_name(place, pictures, out):
 
 def test_an_output_below_a_file(place, pictures):
     (place / "file").write_text("precious")
-    process = run("fit", pictures, "--out", "file/out.hs", cwd=place)
+    process = run_here("fit", pictures, "--out", "file/out.hs", cwd=place)
     refused(process, "ArtifactError", "cannot be written: Not a directory")
     assert contents_of(place) == {Path("file"): b"precious"}
 
 
-def limit_files_to_four_megabytes():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
+def limit_files_to(num_bytes):
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -291,7 +262,7 @@ def test_a_disk_that_is_full(place, artifact, pictures, older):
     if older:
         shutil.copytree(artifact, place / "out.hs")
     before = contents_of(place)
-    process = run("fit", pictures, "--out", "out.hs", "--seed", "1", cwd=place, before=limit_files_to_four_megabytes)
+    process = run("fit", pictures, "--out", "out.hs", "--seed", "1", cwd=place, before=limit_files_to(4 << 20))
     complaint = refused(process, "ArtifactError", "cannot be written: File too large")
     assert "free some space" in complaint
     assert contents_of(place) == before
@@ -301,19 +272,15 @@ def test_a_disk_that_is_full(place, artifact, pictures, older):
 @pytest.mark.long
 def test_a_disk_that_is_full_while_the_network_is_compiled_is_not_held_against_the_network(place, pictures):
     cache = place.parent / "cache"
-    process = run(
-        "fit", pictures, "--out", "out.hs", cwd=place, before=limit_files_to_four_megabytes, HEADSTART_CACHE=str(cache)
-    )
+    words = ("fit", pictures, "--out", "out.hs", "--backbone", "random:test_resnet", "--image-size", "64")
+    process = run(*words, cwd=place, before=limit_files_to(100_000), HEADSTART_CACHE=str(cache))
     complaint = refused(process, "CacheError", "the compiled network cannot be written to")
     assert "File too large" in complaint and "HEADSTART_CACHE=" in complaint
     assert list(place.iterdir()) == list((cache / "compiled").iterdir()) == []
 
 
 def test_a_file_of_features_on_a_full_disk(place, artifact, pictures):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-    process = run("embed", pictures, "--out", "f.parquet", cwd=place, before=limit)
+    process = run("embed", pictures, "--out", "f.parquet", cwd=place, before=limit_files_to(100_000))
     refused(process, "SettingError", "f.parquet cannot be written")
     assert list(place.iterdir()) == []
 
@@ -355,7 +322,9 @@ def test_a_changed_byte_by_command(copied, pictures):
 def test_a_newer_format(copied, pictures):
     manifest = json.loads((copied / "headstart.json").read_text())
     (copied / "headstart.json").write_text(json.dumps(manifest | {"format": 99, "more": "unknown"}))
-    complaint = refused(run("predict", copied, pictures), "ArtifactError", "has format 99, and this headstart reads up to 1")
+    complaint = refused(
+        run_here("predict", copied, pictures), "ArtifactError", "has format 99, and this headstart reads up to 1"
+    )
     assert "pip install --upgrade headstart" in complaint
 
 
@@ -407,7 +376,7 @@ def test_a_cache_that_cannot_be_is_told_and_done_without(place, draw_folder):
     """A file stands where its folder should be: the network is compiled for this once, at any size, and nothing is cached."""
     draw_folder(place / "data", per_class=13, first=600)
     (place / "file").write_text("precious")
-    words = ("fit", "data", "--out", "out.hs", "--image-size", "96", "--json")
+    words = ("fit", "data", "--out", "out.hs", "--backbone", "random:test_resnet", "--image-size", "96", "--json")
     process = run(*words, cwd=place, HEADSTART_CACHE=str(place / "file" / "cache"))
     assert (process.returncode, process.stderr) == (0, ""), process.stderr
     summary = json.loads(process.stdout)

@@ -154,6 +154,11 @@ def test_what_is_no_callback_is_refused_before_anything_is_read(callback, told):
         train_head(callback)
 
 
+def test_one_callback_that_is_in_no_list_is_refused():
+    with pytest.raises(SettingError, match="callbacks is no list, but EarlyStopping"):
+        headstart.fit("nowhere", callbacks=EarlyStopping(patience=1))
+
+
 def test_what_no_checkpoint_can_hold_may_not_stand_in_the_logs():
     class Careless(headstart.Callback):
         def on_epoch_end(self, epoch, logs):

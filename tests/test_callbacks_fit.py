@@ -16,8 +16,16 @@ from headstart.callbacks import EarlyStopping
 
 PAGE = (Path(__file__).parents[1] / "docs" / "callbacks.md").read_text(encoding="utf-8")
 # A network that is quick to train, in place of the page's.
-QUICK = 'strategy="last:1", backbone="random:resnet10t", image_size=32, epochs=2, out="flowers.hs"'
+QUICK = 'strategy="last:1", backbone="random:test_resnet", image_size=32, epochs=2, out="flowers.hs"'
 MODULES = ("activations", "base", "graph", "logs", "monitor", "rates", "stopping", "tensor_board", "weights")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread(compiling_here):
+    """Networks as small as these only wait for a second thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_THREADS", "1")
+        yield
 
 
 @pytest.mark.long
@@ -89,7 +97,7 @@ def test_a_callback_in_vain_is_not_called(pictures, tmp_path):
         pictures,
         out=tmp_path / "m.hs",
         strategy="extract",
-        backbone="random:resnet10t",
+        backbone="random:test_resnet",
         image_size=32,
         callbacks=[stopping],
     )

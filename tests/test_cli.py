@@ -8,22 +8,19 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
 import headstart
+from commands import PROGRAM, run, run_here
 from exact import exactly
-from headstart.cli import main
 from headstart.features.store import info
 
 CLASSES = ["blobs", "checks", "rings", "stripes"]
-PROGRAM = str(Path(sys.executable).with_name("headstart"))
 
 SUMMARY = [
     "artifact", "modality", "task", "backbone", "strategy", "labels", "counts", "test", "floor", "majority_accuracy", "gate",
@@ -42,30 +39,6 @@ METRICS = {
     "value": ["mae", "rmse", "r2"],
 }
 HOSTILE = ["a,b", "q\"uo'te", "new\nline", "<script>alert(1)</script>", "😀 emoji", "../up", "=SUM(1)", "-dash"]
-
-
-def run(*words, stdin="", cwd=None, **environment):
-    return subprocess.run(
-        [PROGRAM, *map(str, exactly(words))], input=stdin, capture_output=True, text=True, timeout=120, check=False, cwd=cwd,
-        env=os.environ | environment,
-    )  # fmt: skip
-
-
-def run_here(*words, stdin="", cwd=None, **environment):
-    """The same without a process of its own, which is quicker: what it prints and ends with."""
-    out, complaint, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
-    with (
-        mock.patch.object(sys, "argv", ["headstart", *map(str, exactly(words))]),
-        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
-        mock.patch.dict(os.environ, environment),
-        contextlib.chdir(cwd or "."),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(complaint),
-        pytest.raises(SystemExit) as end,
-    ):
-        main()
-    signal.signal(signal.SIGTERM, handler)
-    return subprocess.CompletedProcess(words, end.value.code, out.getvalue(), complaint.getvalue())
 
 
 def told(process):
@@ -171,19 +144,19 @@ def test_every_option_of_fit_reaches_the_model(pictures, tmp_path):
     table = write_table(tmp_path / "table.csv", rows, ["where", "what", "whose", "side"])
     words = ["--item-column", "where", "--label-column", "what", "--group-column", "whose", "--split-column", "side"]
     words += ["--merge-labels", "checks=stripes", "--merge-labels", "blobs=rings", "--balance", "weights"]
-    words += ["--geometry", "pad", "--budget", "2s", "--seed", "5", "--modality", "image", "--task", "single"]
-    words += ["--backbone", "efficientnet-lite0", "--strategy", "extract", "--head", "linear", "--offline", "--json"]
-    words += ["--epochs", "3", "--batch-size", "8", "--learning-rate", "0.01", "--find-learning-rate", "--classical", "auto"]
+    words += ["--geometry", "pad", "--budget", "1s", "--seed", "5", "--modality", "image", "--task", "single"]
+    words += ["--backbone", "efficientnet-lite0", "--strategy", "auto", "--head", "linear", "--offline", "--json"]
+    words += ["--epochs", "3", "--batch-size", "8", "--learning-rate", "0.01", "--classical", "auto"]
     summary = told(run_here("fit", table, "--out", tmp_path / "out.hs", *words))
     assert summary["labels"] == ["rings", "stripes"]
     assert (summary["counts"]["train"], summary["counts"]["test"]) == (96, 24)
     settings = json.loads((tmp_path / "out.hs" / "headstart.json").read_text())["settings"]
     assert settings == {
-        "modality": "image", "task": "single", "backbone": "efficientnet-lite0", "strategy": "extract", "balance": "weights",
-        "head": "linear", "geometry": "pad", "image_size": None, "budget": "2s", "seed": 5, "item_column": "where",
+        "modality": "image", "task": "single", "backbone": "efficientnet-lite0", "strategy": "auto", "balance": "weights",
+        "head": "linear", "geometry": "pad", "image_size": None, "budget": "1s", "seed": 5, "item_column": "where",
         "label_column": "what", "group_column": "whose", "split_column": "side",
         "merge_labels": [["checks", "stripes"], ["blobs", "rings"]], "epochs": 3, "batch_size": 8, "learning_rate": 0.01,
-        "find_learning_rate": True, "tuning": [], "resume": False, "hidden": None, "dropout": None,
+        "find_learning_rate": False, "tuning": [], "resume": False, "hidden": None, "dropout": None,
         "classical": "auto",
     }  # fmt: skip
 
@@ -518,7 +491,7 @@ def test_an_interrupted_fit_leaves_nothing_half_written_and_keeps_its_features(a
     words = ["fit", data, "--out", out, "--json", "--geometry", "pad"]
     code, printed, complaint = interrupted(number, words, lambda: stored_items() > items + 8, HEADSTART_THREADS="1")
     assert (code, printed) == (130, "")
-    assert complaint == "\ninterrupted: nothing was written; the cache keeps the features computed so far.\n"
+    assert complaint == "\ninterrupted: no model was written; the cache keeps the features computed so far.\n"
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out.hs"]
     kept = stored_items() - items

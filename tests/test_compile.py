@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from compiled_here import InProcess
 from headstart import fit
 from headstart.backbones import locate, open_backbone
 from headstart.backbones.info import BackboneInfo, BlockInfo
@@ -313,21 +313,6 @@ def test_unused_steps_and_constants_go():
 # Kept on disk
 
 
-class InProcess:
-    """Stands in for the process that compiles, so that a test can change what it does."""
-
-    started = 0
-
-    def __init__(self, command, *, stderr, **_):
-        type(self).started += 1
-        assert command[1:3] == ["-m", "headstart.features.export"]
-        assert stderr == subprocess.PIPE
-        self.returncode = export.main(command[3:])
-
-    def communicate(self):
-        return b"", b""
-
-
 @pytest.fixture
 def in_process(monkeypatch, empty_cache):
     monkeypatch.setattr(InProcess, "started", 0)
@@ -485,6 +470,7 @@ def test_a_network_that_does_not_pass_the_check_is_run_by_torch(
     monkeypatch, in_process, empty_cache, draw_folder, tmp_path, tmp_path_factory
 ):
     monkeypatch.setattr(export, "MAX_RELATIVE_ERROR", -1.0)
+    monkeypatch.setattr(export, "_export_dynamo", failing)  # ten times as slow, and no other check
     prefix = compile_prefix(locate(NAME), image_size=SIDE).wait()
     assert isinstance(prefix, TorchPrefix)
     assert prefix.model_path is None

@@ -28,7 +28,7 @@ PROGRAM = str(Path(sys.executable).with_name("headstart"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def one_thread(compiling_here):
     """Networks as small as these only wait for a second thread."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_THREADS", "1")
@@ -204,7 +204,7 @@ def test_resuming_with_other_options_names_both(data, stopped):
     with pytest.raises(TuningError, match=r"are of another training: full; and the strategy is last:1"):
         headstart.fit(data, **OPTIONS, **(again | {"strategy": "last:1"}))
     with pytest.raises(TuningError, match=r"are of another training: full; and the strategy is extract"):
-        headstart.fit(data, **OPTIONS, **(again | {"strategy": "extract"}))
+        headstart.fit(data, **OPTIONS, **(again | {"strategy": "extract", "epochs": None}))
     # Refused each time, and still there.
     assert (stopped.with_name("out.hs.partial") / "checkpoints" / "full.pt").is_file()
     assert not stopped.exists()
@@ -344,10 +344,10 @@ def winding(tmp_path, monkeypatch):
 
 
 def test_a_network_that_cannot_be_traced_works_as_a_whole(winding, data, tmp_path):
-    options = {"backbone": winding, "geometry": "squash", "batch_size": 16, "epochs": 2}
+    options = {"backbone": winding, "geometry": "squash", "batch_size": 16}
     plain = headstart.fit(data, out=tmp_path / "plain.hs", **options, strategy="extract")
     assert plain.manifest.backbone["blocks"] == [{"name": "network", "width": 16, "num_parameters": 2656}]
-    model = headstart.fit(data, out=tmp_path / "full.hs", **options, strategy="full")
+    model = headstart.fit(data, out=tmp_path / "full.hs", **options, strategy="full", epochs=2)
     changes = load_file(model.folder / "tail.safetensors")
     assert set(changes) == {"first.weight", "first.bias", "second.weight", "second.bias"}
     item = next((data / "test" / "rings").iterdir())
@@ -560,3 +560,13 @@ def test_a_head_that_was_interrupted_goes_on(data, tmp_path):
     whole = headstart.fit(data, **options)
     same_head = (whole.folder / "head.safetensors").read_bytes()
     assert (resumed.folder / "head.safetensors").read_bytes() == same_head
+
+
+def test_a_strategy_that_is_asked_for_keeps_to_the_budget(data, tmp_path):
+    model = headstart.fit(data, out=tmp_path / "out.hs", **OPTIONS, strategy="last:1", budget="0.001s")
+    (attempt,) = model.report.content["tuning"]["attempts"]
+    assert attempt["plan"]["epochs"] == len(attempt["history"]) == 1
+    assert attempt["plan"]["reasons"]["epochs"] == "what fits 0 s"
+    options = OPTIONS | {"strategy": "last:1", "budget": "0.001s", "epochs": 2}
+    (attempt,) = headstart.fit(data, **options).report.content["tuning"]["attempts"]
+    assert attempt["plan"]["epochs"] == 2

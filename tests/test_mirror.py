@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.backbones import locate
 from headstart.data.targets import labels_in
-from headstart.features import compile_prefix, extract
+from headstart.features import extract
 from headstart.records import Dataset, Sample, Splits
 from headstart.select.floor import FloorPlan, find_floor
 from headstart.select.mirror import mirror_keeps_labels
@@ -33,13 +32,12 @@ def stripes(random, across):
 @pytest.mark.parametrize(
     ("draw", "labels", "keeps"), [(slanted, ("left", "right"), False), (stripes, ("across", "down"), True)]
 )
-def test_views_are_mirrored_only_where_labels_survive_it(draw, labels, keeps):
+def test_views_are_mirrored_only_where_labels_survive_it(prefix, draw, labels, keeps):
     random = np.random.default_rng(3)
     samples = tuple(
         Sample(id=f"{number}", item=draw(random, labels[number % 2]), labels=(labels[number % 2],)) for number in range(40)
     )
     dataset = Dataset(samples=samples, labels=labels, task="single", modality="image", source="drawn")
-    prefix = compile_prefix(locate("efficientnet-lite0"), image_size=SIDE).wait()
     table = extract(prefix, prefix.spec.preprocess.with_geometry("pad"), samples)
     splits = Splits(train=table.ids)
     floor = find_floor(table, dataset, splits, labels_in(dataset, table.ids), FloorPlan(balance="none", seed=0))

@@ -19,6 +19,7 @@ from PIL import Image
 from headstart.errors import ArtifactError, MissingPackageError
 from headstart.evidence.calibration import sigmoid, softmax
 from headstart.evidence.evaluate import evaluate_multi, evaluate_single, evaluate_value
+from headstart.report import page as report_page
 from headstart.report import words
 from headstart.report.card import model_card
 from headstart.report.page import render_report
@@ -369,6 +370,7 @@ def test_a_report_makes_the_same_page_every_time_and_what_is_none_is_refused():
 
 def test_a_missing_package_is_named_with_its_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
+    report_page._template.cache_clear()
     with pytest.raises(MissingPackageError, match=r"jinja2[\s\S]*headstart\[train\]"):
         render_report({"summary": {}})
 

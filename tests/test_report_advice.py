@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from headstart.report.advice import advise, judge_curves, judge_floor, judge_gate
+from headstart.report.advice import advise, judge_floor, judge_gate
+from headstart.report.curve_advice import judge_curves, judge_start
 
 PLAN = {"head_rate": 0.001, "reasons": {"epochs": "500 steps of 32 for 514 samples"}}
 
@@ -217,3 +218,50 @@ def test_too_little_time_is_told_where_nothing_could_be_tried():
     attempts[1]["gate"] = gate(-0.05, -0.09, -0.01)
     assert advise(report) == []
     assert advise({"summary": {}}) == []
+
+
+def undone(first, last, *, floor=0.3, strategy="last:1", statistics="kept"):
+    rows = [{"epoch": 1, "train_loss": first, "valid_loss": first}, {"epoch": 2, "train_loss": last, "valid_loss": last}]
+    plan = PLAN | {"norm_statistics": statistics}
+    return {"strategy": strategy, "plan": plan, "gate": gate(-0.4, -0.5, -0.3) | {"floor_loss": floor}, "history": rows}
+
+
+def test_a_first_epoch_that_undoes_the_head_is_told_even_of_two_epochs():
+    advice = judge_start(undone(200.0, 150.0))
+    assert advice.kind == "learning rate too high" and "--learning-rate 0.0001" in advice.mend
+    assert "200" in advice.message and "0.3" in advice.message
+    report = floor_report(0.9) | {"tuning": {"attempts": [undone(200.0, 150.0) | {"kept": True}]}}
+    assert [told.kind for told in advise(report)] == ["learning rate too high", "floor better"]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        undone(0.5, 0.4),
+        undone(2.0, 0.29),
+        undone(200.0, 150.0, strategy="head"),
+        undone(200.0, 150.0, statistics="updated"),
+        undone(200.0, 150.0) | {"history": []},
+        undone(200.0, 150.0) | {"gate": None},
+    ],
+)
+def test_a_first_epoch_that_undoes_nothing_is_not_told(attempt):
+    assert judge_start(attempt) is None
+
+
+def test_a_small_jump_at_a_loss_near_zero_is_no_alarm():
+    train = [0.3, 0.1, 0.05, 0.034, 0.086, 0.03, 0.02, 0.02]
+    assert kinds(train, [0.3] * 8) == []
+
+
+def test_items_that_chose_the_weights_are_no_proof_and_no_cause_for_doubt():
+    told = gate(0.05, 0.0, 0.15) | {"loss_low": 0.01, "chosen": True}
+    assert judge_gate({"strategy": "last:1", "gate": told}) is None
+    alike = gate(0.0, 0.0, 0.0)
+    assert "both answer them alike" in judge_gate({"strategy": "last:1", "gate": alike}).message
+
+
+def test_an_untrained_network_at_chance_is_told_to_learn():
+    report = floor_report(0.5)
+    report["summary"]["backbone"] = "random:test_vit"
+    assert "pretrained weights" in judge_floor(report).mend

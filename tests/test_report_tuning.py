@@ -135,10 +135,15 @@ def test_the_cut_stands_between_the_last_frozen_and_the_first_trained_block():
 
 @pytest.mark.parametrize("epochs", [1, 2, 60])
 def test_any_number_of_epochs_can_be_drawn(epochs):
-    page = render_report(make_tuned(make_attempt(history=make_history(epochs), kept_epoch=epochs - 1)))
+    page = render_report(
+        make_tuned(make_attempt(history=make_history(epochs), kept_epoch=epochs - 1, share_of_tuned_weights=1.0))
+    )
     told = charts_of(page)
     assert f"over {epochs} epoch{'s' if epochs > 1 else ''}:" in told[1]
     assert page.count(">kept</text>") == 3
+    # Weights between those it began with and the tuned ones are of no epoch.
+    between = make_attempt(history=make_history(epochs), kept_epoch=epochs - 1, share_of_tuned_weights=0.5)
+    assert ">kept</text>" not in render_report(make_tuned(between))
 
 
 def test_the_kept_epoch_is_marked_only_where_it_is_known():
@@ -156,8 +161,12 @@ def test_which_epoch_was_kept_is_known_of_early_stopping_and_of_no_callback():
     stopping.best_epoch = 3
     assert kept_epoch((), 6) == 5
     assert kept_epoch((stopping,), 6) == 3
-    assert kept_epoch((Callback(),), 6) is None
-    assert kept_epoch((EarlyStopping(restore_best_weights=False),), 6) is None
+    assert kept_epoch((EarlyStopping(restore_best_weights=False),), 6) == 5
+
+    class Own(Callback):
+        """May put other weights there."""
+
+    assert kept_epoch((Own(),), 6) is None
 
 
 def test_curves_leave_out_what_is_no_number():

@@ -201,3 +201,20 @@ def test_an_attempt_as_the_report_has_it():
     assert told["gate"]["low"] == -0.02 and told["gate"]["passed"] is False
     untried = Attempt(strategy="full", kept=False, reason="not tried: no time", seconds=0.0, plan={}).as_json()
     assert untried["gate"] is None
+
+
+# Options that contradict each other
+
+
+@pytest.mark.parametrize("option", [{"epochs": 3}, {"learning_rate": 0.1}, {"find_learning_rate": True}])
+def test_numbers_of_a_training_are_refused_where_nothing_trains(option):
+    with pytest.raises(SettingError, match="trains nothing") as caught:
+        FitSettings.from_options({"strategy": "extract"} | option)
+    assert f"--{next(iter(option)).replace('_', '-')}" in caught.value.mend
+    FitSettings.from_options({"strategy": "extract", "head": "mlp"} | option)
+    FitSettings.from_options({"strategy": "auto"} | option)
+
+
+def test_a_rate_and_a_test_that_finds_another_are_refused():
+    with pytest.raises(SettingError, match="one of the two"):
+        FitSettings.from_options({"learning_rate": 0.1, "find_learning_rate": True})

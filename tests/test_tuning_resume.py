@@ -1,5 +1,7 @@
 """Going on from a checkpoint: as if the training had never stopped, and never from one of another training."""
 
+import hashlib
+import io
 import pickle
 import signal
 import subprocess
@@ -180,7 +182,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         tune(wider, *sets, task="single", plan=plan, checkpoint=checkpoint_in(tmp_path, resume=True))
 
 
-@pytest.mark.parametrize("damage", ["cut short", "flipped", "empty", "no checkpoint", "text"])
+@pytest.mark.parametrize("damage", ["cut short", "flipped", "one bit", "empty", "no checkpoint", "text"])
 def test_a_damaged_checkpoint_is_named(damage, tmp_path):
     checkpoint = checkpoint_in(tmp_path, resume=True)
     train_busy(replace(BUSY, epochs=1), [], checkpoint)
@@ -190,15 +192,24 @@ def test_a_damaged_checkpoint_is_named(damage, tmp_path):
             checkpoint.path.write_bytes(whole[: len(whole) // 2])
         case "flipped":
             checkpoint.path.write_bytes(whole[:60] + bytes(255 - byte for byte in whole[60:400]) + whole[400:])
+        case "one bit":
+            place = len(whole) // 2
+            checkpoint.path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         case "empty":
             checkpoint.path.write_bytes(b"")
         case "no checkpoint":
-            torch.save({"about": ABOUT, "weights": {}}, checkpoint.path)
+            stream = io.BytesIO()
+            torch.save({"about": ABOUT, "weights": {}}, stream)
+            checkpoint.path.write_bytes(sealed(stream.getvalue()))
         case "text":
             checkpoint.path.write_text("epoch 3", encoding="utf-8")
     with pytest.raises(TuningError, match=r"full\.pt cannot be read") as caught:
         train_busy(replace(BUSY, epochs=1), [], checkpoint)
     assert "--resume" in str(caught.value)
+
+
+def sealed(content):
+    return hashlib.sha256(content).digest() + content
 
 
 class Trap:
@@ -214,10 +225,9 @@ def test_no_code_in_a_checkpoint_is_run(how, tmp_path):
     checkpoint = checkpoint_in(tmp_path, resume=True)
     checkpoint.path.parent.mkdir()
     state = {"about": ABOUT, "weights": Trap(tmp_path / "run")}
-    if how == "torch":
-        torch.save(state, checkpoint.path)
-    else:
-        checkpoint.path.write_bytes(pickle.dumps(state))
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    checkpoint.path.write_bytes(sealed(stream.getvalue() if how == "torch" else pickle.dumps(state)))
     with pytest.raises(TuningError, match="cannot be read"):
         train_busy(replace(BUSY, epochs=1), [], checkpoint)
     assert not (tmp_path / "run").exists()

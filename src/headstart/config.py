@@ -71,7 +71,8 @@ class FitSettings:
     image_size: int | None = None
     """Side in pixels of the network's square input; None for the weights' own."""
     budget: str | float | None = None
-    """Time to spend on doing better than the least, as '10m', '90s', '1h' or seconds; None for the least."""
+    """Time to spend on doing better than the least, as '10m', '90s', '1h' or seconds; None for the least. A strategy that is
+    asked for trains as many epochs as fit, at least one, unless `epochs` says how many."""
     epochs: int | None = None
     """Of tuning; None lets a rule choose, as for the next two."""
     batch_size: int | None = None
@@ -97,6 +98,7 @@ class FitSettings:
         self._check_strategy()
         self._check_head()
         self._check_numbers()
+        self._check_tuning()
         if self.image_size is not None and not 32 <= self.image_size <= 1024:
             raise SettingError(
                 f"image_size is {self.image_size!r}.",
@@ -147,6 +149,23 @@ class FitSettings:
     def head_dropout(self) -> float:
         """Behind each hidden layer."""
         return 0.0 if self.head != "mlp" else DROPOUT if self.dropout is None else self.dropout
+
+    def _check_tuning(self) -> None:
+        """Refuse numbers of a training where nothing trains, and two that contradict each other."""
+        numbers = ("epochs", "learning_rate", "find_learning_rate", "tuning")
+        given = [f"--{name.replace('_', '-')}" for name in numbers if getattr(self, name)]
+        if given and self.strategy == "extract" and self.head != "mlp":
+            raise SettingError(
+                f"strategy is 'extract', which trains nothing, and {', '.join(given)} is given.",
+                expected="a strategy that trains: auto, last:K, full or lora; or --head mlp.",
+                mend=f"leave {' and '.join(given)} out, or name another --strategy.",
+            )
+        if self.learning_rate is not None and self.find_learning_rate:
+            raise SettingError(
+                f"learning_rate is {self.learning_rate!r}, and a range test is asked to find another.",
+                expected="one of the two.",
+                mend="leave out --learning-rate or --find-learning-rate.",
+            )
 
     def _check_numbers(self) -> None:
         for name in ("epochs", "batch_size"):

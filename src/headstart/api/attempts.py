@@ -30,7 +30,6 @@ from headstart.select.trials import Trial, fit_in_budget, least_passes, seconds_
 from headstart.select.tuned import Ground, Prepared, Trained, prepare, scores_of, train_from_floor
 from headstart.tuning.callbacks.base import Callback
 from headstart.tuning.callbacks.logs import CSVLogger, ProgressBar
-from headstart.tuning.callbacks.stopping import kept_epoch
 from headstart.tuning.callbacks.tensor_board import TensorBoard
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.plan import TuningPlan
@@ -83,12 +82,12 @@ class Attempts:
         started = time.perf_counter()
         trial = None
         with self._prepare(self._plan(strategy)) as prepared:
+            prepared = self._within_budget(prepared)
             if not self.bottom.splits.test:
                 trial = self._hold_out(prepared, num_folds=5)
             trained = self._train(prepared)
             verdict = trial.verdict if trial else self._on_valid(prepared, trained)
-            ended = kept_epoch(self.callbacks, len(trained.outcome.history))
-            attempt = _attempt(prepared, trained, verdict, f"as asked; {verdict.told}", started, ended)
+            attempt = _attempt(prepared, trained, verdict, f"as asked; {verdict.told}", started)
             return self._take_up(prepared, trained, (attempt,), trial)
 
     def in_turn(self, strategies: Sequence[str]) -> Adaptation:
@@ -111,8 +110,7 @@ class Attempts:
         started = time.perf_counter()
         with self._prepare(plan) as prepared:
             trained = self._train(prepared)
-            ended = kept_epoch(self.callbacks, len(trained.outcome.history))
-            kept = _attempt(prepared, trained, verdict, verdict.told, started, ended)
+            kept = _attempt(prepared, trained, verdict, verdict.told, started)
             others = [attempt for attempt in tried if attempt.strategy != plan.strategy]
             spent = next(attempt.seconds for attempt in tried if attempt.strategy == plan.strategy)
             return self._take_up(prepared, trained, (*others, replace(kept, seconds=kept.seconds + spent)), best.trial)
@@ -154,6 +152,21 @@ class Attempts:
         last = decided["seconds_an_item"] * len(self.bottom.splits.train) * plan.epochs
         return attempt, Passed(trial=trial, plan=plan, seconds=last)
 
+    def _within_budget(self, prepared: Prepared) -> Prepared:
+        """With as many epochs of a strategy that was asked for as fit the budget, where there is one; the same when resumed."""
+        settings, plan = self.bottom.settings, prepared.plan
+        if settings.budget is None or settings.epochs is not None:
+            return prepared
+        decided = self._decided().get(plan.strategy) if settings.resume else None
+        if decided is None:
+            each = seconds_an_item(prepared, self.bottom.floor) * len(self.bottom.splits.train)
+            decided = {"epochs": max(1, min(plan.epochs, int(settings.budget_seconds / each)))}
+            self._decide(plan.strategy, decided)
+        epochs = int(decided["epochs"])
+        if epochs == plan.epochs:
+            return prepared
+        return replace(prepared, plan=with_epochs(plan, epochs, f"what fits {settings.budget_seconds:.0f} s"))
+
     def _least_seconds(self, plan: TuningPlan) -> float:
         """What the strategy takes at least, by the rate at which the frozen network runs."""
         bottom = self.bottom
@@ -184,7 +197,7 @@ class Attempts:
         """A comparison on the validation items, where the strategy was asked for and is kept in any case."""
         ids, task, floor = trained.valid_ids, self.bottom.dataset.task, trained.start
         scores = scores_of(trained.network, prepared.inputs, ids)
-        return hold_gate(
+        verdict = hold_gate(
             scores,
             floor.tempered_scores(self.bottom.table, ids),
             encode_targets(self.bottom.dataset, ids, floor.labels),
@@ -193,6 +206,7 @@ class Attempts:
             seed=prepared.plan.seed,
             basis=f"{len(ids)} validation items, which chose the weights, too",
         )
+        return replace(verdict, passed=False, chosen=True)
 
     def _take_up(self, prepared: Prepared, trained: Trained, attempts: tuple[Attempt, ...], trial: Trial | None) -> Adaptation:
         """Compile the tuned network, and put it in the frozen one's place."""
@@ -268,8 +282,8 @@ def default_callbacks(folder: Path, progress: Progress | None) -> list[Callback]
     return found
 
 
-def _attempt(prepared: Prepared, trained: Trained, verdict: Verdict, reason: str, started: float, ended: int | None) -> Attempt:
-    plan = prepared.plan.as_json() | {"share_of_tuned_weights": trained.share, "kept_epoch": ended}
+def _attempt(prepared: Prepared, trained: Trained, verdict: Verdict, reason: str, started: float) -> Attempt:
+    plan = prepared.plan.as_json() | {"share_of_tuned_weights": trained.share, "kept_epoch": trained.kept_epoch}
     return Attempt(
         strategy=prepared.plan.strategy,
         kept=True,

@@ -39,6 +39,8 @@ from headstart.tuning.callbacks.base import Callback, check_callbacks
 
 # Comparing every pair grows with the square of the items: a minute at this number on two cores.
 MAX_NEAR_DUPLICATE_ITEMS = 50_000
+# A group of more of the items than this says that the features tell nothing apart, not that the items are copies.
+MOST_ALIKE = 0.5
 
 # So many items tell what share of all a network does not see.
 MOST_NOTICED = 500
@@ -240,10 +242,11 @@ def near_duplicates(table: FeatureTable, dataset: Dataset) -> list[tuple[str, ..
     pairs = table.preprocess.near_copies([dataset.by_id[id_].item for id_ in table.ids])
     if pairs is not None:
         return join_pairs(table.ids, pairs)
-    # Untrained features put everything close to everything.
-    if (table.spec.info.base or table.spec.info.name).startswith("random:") and not table.spec.info.tuned:
+    # Untrained features put everything close to everything, and so may those that learned from few items.
+    if (table.spec.info.base or table.spec.info.name).startswith("random:"):
         return []
-    return near_duplicate_groups(table.ids, table.features("last"))
+    found = near_duplicate_groups(table.ids, table.features("last"))
+    return found if max(map(len, found), default=0) <= MOST_ALIKE * len(table.ids) else []
 
 
 def _split(dataset: Dataset, table: FeatureTable, near: list[tuple[str, ...]], asked: frozenset[str], seed: int) -> Splits:

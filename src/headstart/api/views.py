@@ -40,7 +40,7 @@ def add_flips(
     Returns:
         The table to go on with, and the question asked, for the report.
     """
-    if FLIPPED not in table.preprocess.views:
+    if FLIPPED not in table.preprocess.views or not settings.budget_seconds:
         return table, []
     rate = rate_of(table, prefix, dataset)
     items = contestants(dataset, splits.train, splits.groups)

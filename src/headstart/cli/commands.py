@@ -81,7 +81,9 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     budget: Annotated[str | None, typer.Option(help="Time to spend on doing better: 90s, 10m, 1h.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of tuning, in place of the rule's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Of tuning, in place of the rule's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The head's highest, in place of the rule's.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The head's highest, in place of the rule's; the blocks' stays in proportion to it.")
+    ] = None,
     find_learning_rate: Annotated[
         bool, typer.Option("--find-learning-rate", help="By range tests, in place of the rule; tells their spread.")
     ] = False,

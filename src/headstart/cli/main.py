@@ -36,7 +36,7 @@ def main() -> None:
             raise
         code = error.exit_code  # type: ignore[attr-defined]
     if code == INTERRUPTED:  # typer, too, makes this of Ctrl-C
-        sys.stderr.write("\ninterrupted: nothing was written; the cache keeps the features computed so far.\n")
+        sys.stderr.write("\ninterrupted: no model was written; the cache keeps the features computed so far.\n")
     sys.exit(code)
 
 

@@ -100,6 +100,7 @@ def show_fit(model: Model, out: Path, shown: Shown) -> None:
     if shown.quiet:
         return
     from headstart.cli.tuning import tell_tuning
+    from headstart.report.attempted import list_attempts
     from headstart.report.words import headline
 
     seconds = summary["seconds"]
@@ -112,7 +113,9 @@ def show_fit(model: Model, out: Path, shown: Shown) -> None:
     steps = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total" and value >= 0.05)
     hits, misses = summary["cache"]["hits"], summary["cache"]["misses"]
     print_line(f"  {seconds['total']:.1f} s ({steps}); {misses} items computed, {hits} from the cache")
-    print_line(f"  backbone {summary['backbone']}, head {summary['floor']['head']}, strategy {summary['strategy']}")
+    hidden = any(attempt["strategy"] == "head" and attempt["kept"] for attempt in list_attempts(content))
+    head = "mlp" if hidden else summary["floor"]["head"]
+    print_line(f"  backbone {summary['backbone']}, head {head}, strategy {summary['strategy']}")
     for line in tell_tuning(content):
         print_line(f"  {_shortened(line)}")
     print_line(f"  report  {out / 'report.html'}")

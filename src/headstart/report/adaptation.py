@@ -138,7 +138,9 @@ def describe_rates(plan: dict[str, Any]) -> str:
     head, backbone, decay = (plan.get(name) for name in ("head_rate", "backbone_rate", "block_decay"))
     if not (is_number(head) and is_number(backbone) and head > 0):
         return "The head's, at the end of each epoch."
-    told = f"The head's, at the end of each epoch. The last block has {percent(backbone / head)} of it"
+    times = backbone / head
+    share = f"{times:.3g} times" if times > 1 else f"{percent(times)} of"
+    told = f"The head's, at the end of each epoch. The last block has {share} it"
     if is_number(decay) and decay < 1:
         told += f", and each block before it {percent(decay)} of the one behind"
     return f"{told}."

@@ -119,6 +119,8 @@ def compare_with_floor(gate: dict[str, Any]) -> str:
     """
     if gate.get("passed"):
         return "better than the floor beyond doubt"
+    if gate.get("chosen") and gate["loss_low"] > 0 and gate["gain"] >= 0:
+        return "better than the floor on the items that chose its weights, which is no proof"
     if gate["loss_high"] < 0:
         return "worse than the floor beyond doubt"
     if gate["loss_low"] > 0:

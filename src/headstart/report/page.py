@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ def render_report(report: dict[str, Any]) -> str:
             expected='an object with at least "summary", as report.json of a saved model holds.',
             mend="run headstart fit again to make the evidence anew.",
         )
+    return _template().render(_gather(report))
+
+
+@cache
+def _template() -> Any:  # noqa: ANN401 - jinja2 is loaded only where a page is drawn
+    """The page's template, compiled once a process."""
     try:
         import jinja2
         from markupsafe import Markup
@@ -69,7 +76,7 @@ def render_report(report: dict[str, Any]) -> str:
     environment.filters["show"] = show
     environment.filters["capitalize_first"] = capitalize_first
     environment.filters["drawn"] = lambda chart: Markup(chart.svg)
-    return environment.get_template("report.html.j2").render(_gather(report))
+    return environment.get_template("report.html.j2")
 
 
 def _gather(report: dict[str, Any]) -> dict[str, Any]:
@@ -161,7 +168,8 @@ def _gather_tuning(report: dict[str, Any]) -> dict[str, Any] | None:
 
 def _gather_curves(attempt: dict[str, Any]) -> list[dict[str, Any]]:
     history, plan = attempt.get("history") or [], attempt.get("plan") or {}
-    kept = plan.get("kept_epoch")
+    # Weights between the first and the tuned ones are those of no epoch.
+    kept = plan.get("kept_epoch") if plan.get("share_of_tuned_weights", 1.0) == 1.0 else None
     scores = "Errors" if any("valid_rmse" in row for row in history) else "Right answers"
     drawn = (
         ("Loss", curves.draw_losses(history, kept=kept), describe_losses(plan)),

@@ -44,6 +44,8 @@ class Verdict:
     num_items: int
     basis: str
     """Which items, in words."""
+    chosen: bool = False
+    """Whether these items chose the tuned weights, too; that they like them is then no proof, and nothing passes."""
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -54,6 +56,8 @@ class Verdict:
         """In words."""
         measured = f"{self.gain:+.3f} [{self.low:+.3f}, {self.high:+.3f}] on {self.basis}"
         loss = f"{self.loss} lower by {self.loss_gain:.3f} [{self.loss_low:+.3f}, {self.loss_high:+.3f}]"
+        if self.chosen and self.loss_low > 0 and self.gain >= 0:
+            return f"gain {measured}; {loss}: better, on items that are no proof"
         return f"gain {measured}; {loss}: " + ("better beyond doubt" if self.passed else "not better beyond doubt")
 
 

@@ -63,7 +63,8 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
     Raises:
         SettingError: if an overruling number cannot work.
     """
-    steps = _num_steps(facts)
+    # A head on features that stay as they are learns from random weights in as many steps as a network that is tuned.
+    steps = _num_steps(facts if strategy != "head" else replace(facts, pretrained=True))
     batch_size = settings.batch_size or _batch_size(facts)
     epochs = settings.epochs or min(max(math.ceil(steps * batch_size / facts.num_items), _fewest_epochs(facts)), MOST_EPOCHS)
     numbers: dict[str, Any] = {
@@ -75,6 +76,7 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
         "num_views": _num_views(strategy, facts, epochs),
         "norm_statistics": "kept" if facts.pretrained else "updated",
         "averaging": "ema" if facts.pretrained else "none",
+        "patience": _patience(epochs) if facts.pretrained and strategy != "head" and not settings.epochs else 0,
         "hidden": settings.hidden_layers,
         "dropout": settings.head_dropout,
         "interpolations": (0.25, 0.5, 0.75, 1.0) if facts.pretrained and strategy != "head" else (1.0,),
@@ -133,8 +135,14 @@ def with_rate(plan: TuningPlan, head_rate: float) -> TuningPlan:
 
 
 def with_epochs(plan: TuningPlan, epochs: int, reason: str) -> TuningPlan:
-    """The plan with another number of epochs."""
-    return replace(plan, epochs=epochs, reasons={**plan.reasons, "epochs": reason})
+    """The plan with another number of epochs, and no more patience than suits it."""
+    patience = min(plan.patience, _patience(epochs))
+    return replace(plan, epochs=epochs, patience=patience, reasons={**plan.reasons, "epochs": reason})
+
+
+def _patience(epochs: int) -> int:
+    """A network that over-fits from the first epoch on is not trained to the end; one that learns on is left alone."""
+    return max(FEWEST_EPOCHS, math.ceil(epochs / 4))
 
 
 def _fewest_epochs(facts: Circumstances) -> int:

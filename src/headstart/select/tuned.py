@@ -32,7 +32,7 @@ from headstart.select.rules import HEAD_RATE
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.averaging import interpolated
 from headstart.tuning.callbacks.base import Callback
-from headstart.tuning.callbacks.stopping import EarlyStopping
+from headstart.tuning.callbacks.stopping import EarlyStopping, kept_epoch
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.inputs import Inputs, ItemInputs, StateInputs
 from headstart.tuning.loop import Outcome, make_accelerator, tune
@@ -79,6 +79,8 @@ class Trained:
     outcome: Outcome
     start: Floor
     """Whose head it began with."""
+    kept_epoch: int | None
+    """The number, from 0, of the epoch whose weights are the tuned ones; None where they are of no one epoch."""
     share: float
     """Of the tuned weights, against those it began with."""
     valid_ids: tuple[str, ...]
@@ -199,6 +201,7 @@ def train(
         network=network,
         outcome=outcome,
         start=floor,
+        kept_epoch=kept_epoch(callbacks, len(outcome.history)),
         share=best,
         valid_ids=tuple(valid_ids),
         valid_loss=losses[best],

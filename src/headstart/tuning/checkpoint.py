@@ -5,6 +5,7 @@ Everything random is drawn from the seed, the epoch and the batch's number, so n
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from headstart.tuning.averaging import WeightAverage
 from headstart.tuning.callbacks.base import Callback, call
 from headstart.tuning.training import Training
 
+DIGEST_BYTES = 32
 # What a training has come to, besides weights and optimiser.
 PROGRESS = ("epoch", "micro_batch", "scheduled_rate", "rate_factor", "fixed_rate", "stop_training", "why_stopped", "history")
 
@@ -59,8 +61,10 @@ def write_checkpoint(
     }
     stream = io.BytesIO()
     torch.save(state, stream)
+    content = stream.getvalue()
     checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
-    runtime.atomic_write_bytes(checkpoint.path, stream.getvalue(), error=TuningError)
+    # A flipped bit in a weight would train on unnoticed.
+    runtime.atomic_write_bytes(checkpoint.path, hashlib.sha256(content).digest() + content, error=TuningError)
 
 
 def read_checkpoint(
@@ -83,8 +87,7 @@ def read_checkpoint(
     if not (checkpoint.resume and checkpoint.path.is_file()):
         return False
     try:
-        # Tensors and plain values only: nothing in the file is run.
-        state: dict[str, Any] = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
+        state = _read_whole(checkpoint.path)
         about = dict(state["about"])
     except Exception as error:  # torch raises whatever the unpickler met
         raise _unreadable(checkpoint, error) from error
@@ -105,6 +108,14 @@ def read_checkpoint(
         if place is not None:
             call(callback, "restore", kept.pop(place)[1])
     return True
+
+
+def _read_whole(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    if hashlib.sha256(content[DIGEST_BYTES:]).digest() != content[:DIGEST_BYTES]:
+        raise ValueError("its sha256 is another than when it was written")
+    # Tensors and plain values only: nothing in the file is run.
+    return torch.load(io.BytesIO(content[DIGEST_BYTES:]), map_location="cpu", weights_only=True)
 
 
 def _state_of(callback: Callback) -> Any:  # noqa: ANN401 - plain values of any shape
@@ -151,6 +162,8 @@ def _unreadable(checkpoint: Checkpoint, error: Exception) -> TuningError:
 
 def _refuse_other(checkpoint: Checkpoint, about: Mapping[str, str]) -> None:
     other = [name for name in {**checkpoint.about, **about} if checkpoint.about.get(name) != about.get(name)]
+    # Another backbone or other data make most of the rest other, too.
+    other = [name for name in other if name in ("backbone", "data", "seed")] or other
     if other:
         told = "; ".join(f"{name} was {about.get(name)}, and is {checkpoint.about.get(name)}" for name in other)
         raise TuningError(

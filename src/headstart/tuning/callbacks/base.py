@@ -97,8 +97,11 @@ def check_callbacks(callbacks: Iterable[object]) -> None:
         callbacks: as the user gave them.
 
     Raises:
-        SettingError: if one is not made from a subclass of `Callback`.
+        SettingError: if it is no list, or one is not made from a subclass of `Callback`.
     """
+    if not isinstance(callbacks, Iterable):
+        what = f"callbacks is no list, but {type(callbacks).__name__}"
+        raise SettingError(f"{what}.", expected="a list of instances of headstart.Callback.", mend="callbacks=[…]")
     for callback in callbacks:
         if isinstance(callback, Callback):
             continue

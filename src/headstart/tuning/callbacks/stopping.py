@@ -170,13 +170,14 @@ def kept_epoch(callbacks: Sequence[Callback], num_epochs: int) -> int | None:
     """The epoch whose weights a training ended with.
 
     Args:
-        callbacks: of the user's, after the training.
+        callbacks: all of them, after the training.
         num_epochs: that were trained.
 
     Returns:
-        Counted from 0; None where a callback of another kind may have put other weights there.
+        Counted from 0; None where a callback of the user's own making may have put other weights there.
     """
     restoring = [callback for callback in callbacks if isinstance(callback, EarlyStopping) and callback.restore_best_weights]
     if restoring:
         return restoring[-1].best_epoch
-    return None if callbacks else num_epochs - 1
+    built_in = all(type(callback).__module__.startswith(__package__) for callback in callbacks)
+    return num_epochs - 1 if built_in else None
