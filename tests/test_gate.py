@@ -20,6 +20,7 @@ from headstart.features.prefix import BlockSlice, PrefixSpec
 from headstart.records import Dataset, Sample, Splits
 from headstart.select import trials, tuned
 from headstart.select.floor import FloorPlan, calibrate, find_floor
+from headstart.select.futility import StopIfWorse
 from headstart.select.gate import hold_gate, mark_items
 from headstart.select.rules import Circumstances, make_plan
 from headstart.select.trials import fit_in_budget, seconds_an_item, try_strategy
@@ -438,6 +439,24 @@ def test_the_verdict_is_that_of_the_answers(backbone, plan):
     floor = find_floor(ground.table, ground.dataset, replace(ground.splits, train=rest), ("a", "b", "c"), FLOOR)
     answers = floor.answers_to(ground.table, trial.ids, "single")
     assert trial.verdict.floor_score == pytest.approx((answers.argmax(axis=1) == targets).mean())
+
+
+def losing(valid_loss, *, start=0.3, epochs=9, stopped_after=None):
+    """What becomes of a training whose validation loss is this in every epoch."""
+    rule = StopIfWorse(start, epochs)
+    rule.set_model(SimpleNamespace(stop_training=False))
+    for epoch in range(epochs):
+        rule.on_epoch_end(epoch, {"valid_loss": valid_loss})
+        if rule.model.stop_training:
+            return epoch + 1
+    return None
+
+
+def test_a_training_that_does_worse_than_its_start_ends_after_a_third():
+    assert losing(0.4) == 3
+    assert losing(0.4, epochs=2) == 2
+    assert losing(0.33) is None
+    assert losing(0.1) is None
 
 
 # Time

@@ -13,7 +13,8 @@ from scipy.special import expit, softmax
 
 from headstart import fit, load
 from headstart.errors import ArtifactError, DataError
-from headstart.model.model import Model, expand
+from headstart.model.items import expand
+from headstart.model.model import Model
 from headstart.preprocess.image import ImagePreprocess
 from headstart.records import Prediction
 

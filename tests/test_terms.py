@@ -50,7 +50,7 @@ def peers(texts, least):
     return words.fit(texts), pieces.fit(texts)
 
 
-@pytest.mark.parametrize(("count", "least"), [(40, 1), (130, 2)])
+@pytest.mark.parametrize(("count", "least"), [(15, 1), (130, 2)])
 def test_terms_are_those_of_scikit_learn(count, least):
     texts, _ = write_texts(count)
     new, _ = write_texts(30, seed=5)
@@ -76,11 +76,12 @@ def test_pieces_of_short_and_long_words():
     assert word_terms("ab " * MOST_CHARACTERS) == word_terms(("ab " * MOST_CHARACTERS)[:MOST_CHARACTERS])
 
 
-def test_a_vocabulary_is_that_of_the_texts_learned_from_alone():
+@pytest.mark.parametrize("count", [12, 60, 120])
+def test_a_vocabulary_is_that_of_the_texts_learned_from_alone(count):
     texts, _ = write_texts(220)
-    learned = [str(number) for number in range(120)]
+    learned = [str(number) for number in range(count)]
     plain = counted(texts).learn(learned, num_outputs=2)
-    other = counted(texts[:120] + [f"{text} unheard-of zebra zebra quagga" for text in texts[120:]]).learn(
+    other = counted(texts[:count] + [f"{text} unheard-of zebra zebra quagga" for text in texts[count:]]).learn(
         learned, num_outputs=2
     )
     for one, two in zip(plain, other, strict=True):
@@ -95,7 +96,7 @@ def test_many_outputs_make_a_smaller_vocabulary_of_the_commonest(monkeypatch):
     counts = counted(texts)
     words, pieces = counts.learn(counts.ids, num_outputs=10)
     assert len(words.terms) == len(pieces.terms) == 20
-    assert words.rarity.max() <= np.sort(peers(texts, 1)[0].idf_)[20]
+    assert words.rarity.max() <= np.sort(peers(texts, 2)[0].idf_)[19] + 1e-9
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from headstart import runtime
 from headstart.api.adaptation import Adaptation, Bottom
 from headstart.api.attempts import default_callbacks, plan_for
 from headstart.api.checkpoints import make_checkpoint
-from headstart.data.folds import split_off_valid
+from headstart.data.folds import group_names, split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.heads.judge import Judge
 from headstart.select.floor import Calibration, calibrate
@@ -127,7 +127,7 @@ def _trial(bottom: Bottom, contest: Contest) -> Trial:
         floor.choice.scores.astype(np.float64),
         contest.targets,
         kind,
-        groups=np.array([groups.get(id_) or f"\0{id_}" for id_ in contest.ids]) if groups else None,
+        groups=group_names(groups, contest.ids),
         seed=bottom.plan.seed,
         basis=f"{len(contest.ids)} items of {num_folds} folds",
     )

@@ -15,7 +15,8 @@ from headstart.data.targets import encode_targets
 from headstart.errors import DataError
 from headstart.evidence.evaluate import evaluate_multi, evaluate_single, evaluate_value
 from headstart.evidence.evaluation import Evaluation
-from headstart.model.model import Model, unreadable_error
+from headstart.model.items import unreadable_error
+from headstart.model.model import Model
 from headstart.preprocess.items import UnreadableItemError
 from headstart.records import Dataset, Sample
 

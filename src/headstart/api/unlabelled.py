@@ -13,7 +13,7 @@ from headstart.data.modality import modality_of_name, modality_of_value
 from headstart.data.rows import row_id
 from headstart.data.source import read_with_findings
 from headstart.data.tables import TABLE_SUFFIXES
-from headstart.model.model import expand
+from headstart.model.items import expand
 from headstart.records import Modality, Sample
 
 

@@ -19,7 +19,7 @@ from headstart.errors import MissingPackageError, SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.features.extract import extract_batches, feature_store
 from headstart.features.prefix import Prefix
-from headstart.model.model import unreadable_error
+from headstart.model.items import unreadable_error
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Finding, Sample
 from headstart.report.page import render_report

@@ -12,7 +12,8 @@ from pathlib import Path
 from headstart.api.adaptation import CHECKPOINTS
 from headstart.artifact.store import load
 from headstart.errors import SettingError
-from headstart.model.model import Model, cannot_write, check_replaceable, move_into_place
+from headstart.model.model import Model
+from headstart.model.place import cannot_write, check_replaceable, move_into_place
 
 
 @contextmanager

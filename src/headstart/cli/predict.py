@@ -13,7 +13,7 @@ from typing import Any
 from headstart.artifact.store import load
 from headstart.cli.show import check_format, show_predictions
 from headstart.data.modality import modality_of_name
-from headstart.model.model import expand, unreadable_error
+from headstart.model.items import expand, unreadable_error
 
 
 def predict_items(artifact: Path, items: list[str], output_format: str) -> int:

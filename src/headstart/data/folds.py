@@ -126,3 +126,16 @@ def split_off_valid(dataset: Dataset, splits: Splits, ids: Sequence[str], seed: 
     (folds,) = cross_validation_folds(dataset, ids, seed=seed, groups=splits.groups, num_folds=VALID_FOLDS)
     valid = tuple(id_ for id_, fold in zip(ids, folds, strict=True) if fold == 0)
     return tuple(id_ for id_, fold in zip(ids, folds, strict=True) if fold != 0), valid
+
+
+def group_names(groups: Mapping[str, str] | None, ids: Sequence[str]) -> np.ndarray | None:
+    """The group of each of some items, for those who draw or hold out groups as a whole.
+
+    Args:
+        groups: the group of each item that has one.
+        ids: N of them.
+
+    Returns:
+        (N,) text, for an item without a group one of its own; None where no item has a group.
+    """
+    return np.array([groups.get(id_) or f"\0{id_}" for id_ in ids]) if groups else None

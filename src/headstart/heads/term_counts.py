@@ -19,7 +19,7 @@ MOST_TERMS = 100_000
 """Of each part, those that most texts have."""
 MOST_WEIGHTS = 5_000_000
 """Of all parts and outputs together: 20 MB in a saved model, and some twenty times that while it is solved."""
-FEW_TEXTS = 100
+FEW_TEXTS = 20
 """Below this, a term counts that a single text has; from it on, two must have it."""
 
 
@@ -54,7 +54,7 @@ class TermCounts:
             num_outputs: K, of the head the vocabulary is for: with many outputs it is smaller.
 
         Returns:
-            One vocabulary a part; terms of fewer than two texts are left out where there are 100 texts or more.
+            One vocabulary a part; terms of fewer than two texts are left out where there are 20 texts or more.
         """
         rows = [self.rows[id_] for id_ in ids]
         least = 2 if len(rows) >= FEW_TEXTS else 1
@@ -104,7 +104,7 @@ def count_terms(texts: Iterable[tuple[str, str]]) -> TermCounts:
         texts: id and text of each.
 
     Returns:
-        The counts; with 100 texts or more, without the terms of a single one.
+        The counts of every term, those of a single text among them: which of them count is learned from the texts that train.
     """
     words, pairs, ids = _Table(), _Table(), []
     for id_, text in texts:
@@ -150,10 +150,8 @@ class _Table:
 
 
 def _sorted(part: Part, names: Sequence[str], counts: Any) -> Counted:  # noqa: ANN401 - scipy has no types
-    """The columns in the order of their names, without those that no vocabulary could have."""
+    """The columns in the order of their names. All are kept: to drop rare ones here would be to ask texts that do not train."""
     order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
-    if counts.shape[0] >= FEW_TEXTS:
-        order = order[_texts_having(counts)[order] >= 2]
     return Counted(part=part, terms=tuple(names[place] for place in order), counts=counts.tocsc()[:, order].tocsr())
 
 

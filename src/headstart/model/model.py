@@ -14,14 +14,14 @@ import numpy as np
 import onnxruntime
 
 from headstart import runtime
-from headstart.data.folders import files_below
-from headstart.data.modality import modality_of_name
-from headstart.errors import ArtifactError, DataError
+from headstart.errors import DataError
 from headstart.heads.terms import TermsHead
 from headstart.inference import ordered_map
+from headstart.model.items import expand, unreadable_error
 from headstart.model.manifest import Manifest
+from headstart.model.place import cannot_write, check_replaceable, move_into_place
 from headstart.model.terms import TERMS_INPUT
-from headstart.preprocess.items import UnreadableItemError, item_name
+from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Prediction
 
@@ -262,102 +262,7 @@ def run_network(
     return session.run(None, given)[0]
 
 
-def expand(items: Any, modality: str) -> list[tuple[str, Any]]:  # noqa: ANN401 - any kind of item
-    """Name items one by one, folders opened up, in order.
-
-    Args:
-        items: one item or a sequence of items. A string is a text where the modality is text, and else a path.
-        modality: which files of a folder count.
-
-    Returns:
-        (name, item) pairs; a text is its own name.
-    """
-    several = items if isinstance(items, list | tuple) else [items]
-    named: list[tuple[str, Any]] = []
-    for position, item in enumerate(several):
-        is_path = isinstance(item, Path) or (isinstance(item, str) and modality != "text")
-        # As a path, nothing would be the current folder.
-        if isinstance(item, str) and not item.strip():
-            named.append((f"{position}: {item!r}", item))
-        elif is_path and _is_folder(Path(item)):
-            named += [(str(file), file) for file in files_below(Path(item)) if modality_of_name(file.name) == modality]
-        else:
-            named.append((str(item) if isinstance(item, str | Path) else f"{position}: {item_name(item)}", item))
-    return named
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # no path at all, but something long or binary: reading it says so
-        return False
-
-
-def unreadable_error(reasons: dict[str, str]) -> DataError:
-    """One error for all items that cannot be read."""
-    told = "".join(f"\n  - {name}: {reason}" for name, reason in islice(reasons.items(), 20))
-    more = f"\n  - … and {len(reasons) - 20} more" if len(reasons) > 20 else ""
-    return DataError(
-        f"{len(reasons)} item{'s' * (len(reasons) != 1)} cannot be read:{told}{more}",
-        expected="whole items in a format that can be read.",
-        mend="replace or remove them; from Python, predict(items, unreadable='skip') leaves them out.",
-    )
-
-
-def check_replaceable(target: Path) -> None:
-    """Refuse to write over anything that is not a saved model.
-
-    Raises:
-        ArtifactError: if something else is at the path, or the path names no folder of its own.
-    """
-    if target.name in {"", ".."}:
-        raise ArtifactError(
-            f"{str(target)!r} is no name for a saved model.",
-            expected="the path of a folder with a name of its own, as in flowers.hs.",
-            mend="choose another path for --out.",
-        )
-    if not target.exists() and not target.is_symlink():
-        return
-    if target.is_dir() and ((target / "headstart.json").is_file() or not any(target.iterdir())):
-        return
-    raise ArtifactError(
-        f"{target} exists and is not a saved model.",
-        expected="a path where nothing is, or a model saved earlier, which is then replaced.",
-        mend="choose another path for --out, or remove what is there.",
-    )
-
-
-def move_into_place(work: Path, target: Path) -> None:
-    """Make a finished folder appear under its name in one step; an older model there goes away only then."""
-    old = target.with_name(f".{target.name}.replaced")
-    if target.is_symlink():
-        target.unlink()  # the model it leads to stays where it is
-    elif target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-    work.chmod(0o755)
-    try:
-        work.rename(target)
-    except BaseException:
-        if old.is_dir() and not target.exists():
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def cannot_write(target: Path, error: OSError) -> ArtifactError:
-    """The error for a folder that cannot be written."""
-    return ArtifactError(
-        f"{target} cannot be written: {error.strerror or error}.",
-        expected="a folder that can be written, with about 25 MB free.",
-        mend="free some space, or choose another path for --out.",
-    )
-
-
 def _in_batches(named: Iterable[tuple[str, Any]]) -> Iterable[list[tuple[str, Any]]]:
     remaining = iter(named)
     while few := list(islice(remaining, BATCH_SIZE)):
         yield few
-
-
-__all__: Sequence[str] = ("Answers", "Model", "Report", "check_replaceable", "expand", "move_into_place", "unreadable_error")

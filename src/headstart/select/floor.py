@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.data.folds import group_names
 from headstart.data.targets import encode_targets
 from headstart.evidence.calibration import fit_label_calibration, fit_temperature, sigmoid, softmax
 from headstart.evidence.metrics import count_confusion, macro_f1
@@ -151,7 +152,7 @@ def find_floor(table: FeatureTable, dataset: Dataset, splits: Splits, labels: tu
     """
     ids = list(splits.train)
     targets = encode_targets(dataset, ids, labels)
-    groups = np.array([splits.groups.get(id_) or f"\0{id_}" for id_ in ids]) if splits.groups else None
+    groups = group_names(splits.groups, ids)
     block, questions = _choose_block(table, dataset, splits, plan)
     features = table.features(block, ids)
 

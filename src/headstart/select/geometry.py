@@ -15,8 +15,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from headstart.data.folds import group_names
 from headstart.data.targets import encode_targets, labels_in
 from headstart.features import extract
 from headstart.features.extract import Progress
@@ -100,8 +99,7 @@ def contestants(dataset: Dataset, ids: Sequence[str], groups: dict[str, str] | N
     if dataset.task != "value" and len(labels) < 2 - (dataset.task == "multi"):
         return None
     targets = encode_targets(dataset, ids, labels)
-    grouped = np.array([(groups or {}).get(id_) or f"\0{id_}" for id_ in ids]) if groups else None
-    return Contestants(task=dataset.task, targets=targets, num_classes=len(labels), groups=grouped)
+    return Contestants(task=dataset.task, targets=targets, num_classes=len(labels), groups=group_names(groups, ids))
 
 
 def _settled(base: Preprocess, geometry: str, reason: str) -> GeometryChoice:

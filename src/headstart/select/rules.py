@@ -76,7 +76,6 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
         "num_views": _num_views(strategy, facts, epochs),
         "norm_statistics": "kept" if facts.pretrained else "updated",
         "averaging": "ema" if facts.pretrained else "none",
-        "patience": _patience(epochs) if facts.pretrained and strategy != "head" and not settings.epochs else 0,
         "hidden": settings.hidden_layers,
         "dropout": settings.head_dropout,
         "interpolations": (0.25, 0.5, 0.75, 1.0) if facts.pretrained and strategy != "head" else (1.0,),
@@ -135,14 +134,8 @@ def with_rate(plan: TuningPlan, head_rate: float) -> TuningPlan:
 
 
 def with_epochs(plan: TuningPlan, epochs: int, reason: str) -> TuningPlan:
-    """The plan with another number of epochs, and no more patience than suits it."""
-    patience = min(plan.patience, _patience(epochs))
-    return replace(plan, epochs=epochs, patience=patience, reasons={**plan.reasons, "epochs": reason})
-
-
-def _patience(epochs: int) -> int:
-    """A network that over-fits from the first epoch on is not trained to the end; one that learns on is left alone."""
-    return max(FEWEST_EPOCHS, math.ceil(epochs / 4))
+    """The plan with another number of epochs."""
+    return replace(plan, epochs=epochs, reasons={**plan.reasons, "epochs": reason})
 
 
 def _fewest_epochs(facts: Circumstances) -> int:

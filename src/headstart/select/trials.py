@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from headstart.data.folds import VALID_FOLDS, cross_validation_folds, split_off_valid
+from headstart.data.folds import VALID_FOLDS, cross_validation_folds, group_names, split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.features.extract import Progress
 from headstart.records import Task
@@ -62,7 +62,8 @@ def try_strategy(
         num_folds: F; 1 holds out a single part.
         checkpoints: one a fold, or none.
         progress: told of the folds done.
-        may_stop: leave the other folds out as soon as those done show no gain; that lets nothing pass that would not.
+        may_stop: end a fold's training early where it does worse than the floor, and leave the other folds out as soon as those
+            done show no gain.
 
     Returns:
         The trial.
@@ -80,7 +81,7 @@ def try_strategy(
         rest = tuple(id_ for id_, place in zip(ids, folds, strict=True) if place != fold)
         floor = find_floor(ground.table, dataset, replace(ground.splits, train=rest), labels, floor_plan)
         checkpoint = checkpoints[fold] if checkpoints else None
-        trained = train_from_floor(prepared, floor_plan, labels, rest, checkpoint=checkpoint)
+        trained = train_from_floor(prepared, floor_plan, labels, rest, checkpoint=checkpoint, may_stop=may_stop)
         tuned.append(scores_of(trained.network, prepared.inputs, held))
         plain.append(floor.tempered_scores(ground.table, held))
         asked += held
@@ -90,13 +91,13 @@ def try_strategy(
             break
     if progress is not None:
         progress(num_folds, num_folds)
-    groups, scores = ground.splits.groups, np.concatenate(tuned)
+    scores = np.concatenate(tuned)
     verdict = hold_gate(
         scores,
         np.concatenate(plain),
         targets,
         dataset.task,
-        groups=np.array([groups.get(id_) or f"\0{id_}" for id_ in asked]) if groups else None,
+        groups=group_names(ground.splits.groups, asked),
         seed=floor_plan.seed,
         basis=f"{len(asked)} items of {_folds_in_words(len(tuned), num_folds)}",
     )

@@ -27,6 +27,7 @@ from headstart.inference import ordered_map
 from headstart.preprocess.image import ImagePreprocess
 from headstart.records import Dataset, Splits, Task
 from headstart.select.floor import Floor, FloorPlan, find_floor
+from headstart.select.futility import StopIfWorse
 from headstart.select.hidden import HiddenHead, train_hidden
 from headstart.select.rules import HEAD_RATE
 from headstart.tuning.augment import Augmentation
@@ -150,7 +151,7 @@ def train_from_floor(
         floor_plan: how the floor is sought.
         labels: K labels, in order.
         ids: of the items that may be learned from.
-        **how: callbacks and checkpoint of `train`.
+        **how: what else `train` takes.
 
     Returns:
         The trained network.
@@ -170,6 +171,7 @@ def train(
     *,
     callbacks: Sequence[Callback] = (),
     checkpoint: Checkpoint | None = None,
+    may_stop: bool = False,
 ) -> Trained:
     """Train a strategy's network from a floor's head on, and choose how far to go from there.
 
@@ -180,6 +182,7 @@ def train(
         valid_ids: what epochs and interpolation are chosen on.
         callbacks: told of every step.
         checkpoint: where to keep the state, if anywhere.
+        may_stop: end early where it does worse than what it began with.
 
     Returns:
         The trained network.
@@ -188,11 +191,13 @@ def train(
     network = build_network(prepared, floor, train_ids, valid_ids)
     sets = [training_set(prepared, floor, ids) for ids in (train_ids, valid_ids)]
     start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    losses = {0.0: mean_loss(network, sets[1], task)}
+    if may_stop:
+        callbacks = (StopIfWorse(losses[0.0], plan.epochs), *callbacks)
     if plan.patience:  # of every training, so that the gate judges what is then done
         callbacks = (EarlyStopping(patience=plan.patience), *callbacks)
     outcome = tune(network, *sets, task=task, plan=plan, callbacks=callbacks, checkpoint=checkpoint)
-    losses = {}
-    for share in dict.fromkeys((0.0, *plan.interpolations)):
+    for share in plan.interpolations:
         network.load_state_dict(interpolated(start, outcome.weights, share))
         losses[share] = mean_loss(network, sets[1], task)
     best = min(plan.interpolations, key=lambda share: losses[share])

@@ -179,5 +179,5 @@ def kept_epoch(callbacks: Sequence[Callback], num_epochs: int) -> int | None:
     restoring = [callback for callback in callbacks if isinstance(callback, EarlyStopping) and callback.restore_best_weights]
     if restoring:
         return restoring[-1].best_epoch
-    built_in = all(type(callback).__module__.startswith(__package__) for callback in callbacks)
+    built_in = all(type(callback).__module__.startswith("headstart.") for callback in callbacks)
     return num_epochs - 1 if built_in else None

@@ -1,0 +1,54 @@
+"""The items a model is asked about: named one by one, and named again where they cannot be read."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from headstart.data.folders import files_below
+from headstart.data.modality import modality_of_name
+from headstart.errors import DataError
+from headstart.preprocess.items import item_name
+
+
+def expand(items: Any, modality: str) -> list[tuple[str, Any]]:  # noqa: ANN401 - any kind of item
+    """Name items one by one, folders opened up, in order.
+
+    Args:
+        items: one item or a sequence of items. A string is a text where the modality is text, and else a path.
+        modality: which files of a folder count.
+
+    Returns:
+        (name, item) pairs; a text is its own name.
+    """
+    several = items if isinstance(items, list | tuple) else [items]
+    named: list[tuple[str, Any]] = []
+    for position, item in enumerate(several):
+        is_path = isinstance(item, Path) or (isinstance(item, str) and modality != "text")
+        # As a path, nothing would be the current folder.
+        if isinstance(item, str) and not item.strip():
+            named.append((f"{position}: {item!r}", item))
+        elif is_path and _is_folder(Path(item)):
+            named += [(str(file), file) for file in files_below(Path(item)) if modality_of_name(file.name) == modality]
+        else:
+            named.append((str(item) if isinstance(item, str | Path) else f"{position}: {item_name(item)}", item))
+    return named
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no path at all, but something long or binary: reading it says so
+        return False
+
+
+def unreadable_error(reasons: dict[str, str]) -> DataError:
+    """One error for all items that cannot be read."""
+    told = "".join(f"\n  - {name}: {reason}" for name, reason in islice(reasons.items(), 20))
+    more = f"\n  - … and {len(reasons) - 20} more" if len(reasons) > 20 else ""
+    return DataError(
+        f"{len(reasons)} item{'s' * (len(reasons) != 1)} cannot be read:{told}{more}",
+        expected="whole items in a format that can be read.",
+        mend="replace or remove them; from Python, predict(items, unreadable='skip') leaves them out.",
+    )

@@ -1,0 +1,31 @@
+"""Ending a training early that does worse than what it began with. Loads torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headstart.tuning.callbacks.base import Callback
+
+# What a network gains by tuning, it has begun to gain by then; one that learns by heart has left its start behind.
+SHARE_OF_EPOCHS = 1 / 3
+# How much higher than at the start the validation loss must be: the few items that tell it say no more than that.
+MARGIN, LEAST_MARGIN = 0.1, 0.01
+
+
+class StopIfWorse(Callback):
+    """Looks once, after a third of the epochs, whether the validation loss is higher than before the training."""
+
+    def __init__(self, start_loss: float, epochs: int) -> None:
+        """Take note of the start.
+
+        Args:
+            start_loss: the validation loss before the first step.
+            epochs: of the whole training.
+        """
+        self.limit = start_loss * (1 + MARGIN) + LEAST_MARGIN
+        self.looks_after = max(2, round(SHARE_OF_EPOCHS * epochs))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Stop, where it is."""
+        if epoch + 1 == self.looks_after and logs["valid_loss"] > self.limit:
+            self.model.stop_training = True
