@@ -444,7 +444,7 @@ def test_the_verdict_is_that_of_the_answers(backbone, plan):
 def losing(valid_loss, *, start=0.3, epochs=9, stopped_after=None):
     """What becomes of a training whose validation loss is this in every epoch."""
     rule = StopIfWorse(start, epochs)
-    rule.set_model(SimpleNamespace(stop_training=False))
+    rule.model = SimpleNamespace(stop_training=False)
     for epoch in range(epochs):
         rule.on_epoch_end(epoch, {"valid_loss": valid_loss})
         if rule.model.stop_training:
@@ -452,8 +452,8 @@ def losing(valid_loss, *, start=0.3, epochs=9, stopped_after=None):
     return None
 
 
-def test_a_training_that_does_worse_than_its_start_ends_after_a_third():
-    assert losing(0.4) == 3
+def test_a_training_that_does_worse_than_its_start_ends_half_way():
+    assert losing(0.4) == 4
     assert losing(0.4, epochs=2) == 2
     assert losing(0.33) is None
     assert losing(0.1) is None

@@ -6,14 +6,15 @@ from typing import Any
 
 from headstart.tuning.callbacks.base import Callback
 
-# What a network gains by tuning, it has begun to gain by then; one that learns by heart has left its start behind.
-SHARE_OF_EPOCHS = 1 / 3
-# How much higher than at the start the validation loss must be: the few items that tell it say no more than that.
+# The first epochs of a whole network undo more than they gain, and the validation loss rises far above its start before it falls.
+SHARE_OF_EPOCHS = 1 / 2
+# How much higher than at the start the validation loss must be, and of how many items at least: fewer tell nothing.
 MARGIN, LEAST_MARGIN = 0.1, 0.01
+LEAST_TO_TELL = 40
 
 
 class StopIfWorse(Callback):
-    """Looks once, after a third of the epochs, whether the validation loss is higher than before the training."""
+    """Looks once, after half of the epochs, whether the validation loss is higher than before the training."""
 
     def __init__(self, start_loss: float, epochs: int) -> None:
         """Take note of the start.

@@ -27,7 +27,7 @@ from headstart.inference import ordered_map
 from headstart.preprocess.image import ImagePreprocess
 from headstart.records import Dataset, Splits, Task
 from headstart.select.floor import Floor, FloorPlan, find_floor
-from headstart.select.futility import StopIfWorse
+from headstart.select.futility import LEAST_TO_TELL, StopIfWorse
 from headstart.select.hidden import HiddenHead, train_hidden
 from headstart.select.rules import HEAD_RATE
 from headstart.tuning.augment import Augmentation
@@ -192,7 +192,7 @@ def train(
     sets = [training_set(prepared, floor, ids) for ids in (train_ids, valid_ids)]
     start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     losses = {0.0: mean_loss(network, sets[1], task)}
-    if may_stop:
+    if may_stop and len(valid_ids) >= LEAST_TO_TELL:
         callbacks = (StopIfWorse(losses[0.0], plan.epochs), *callbacks)
     if plan.patience:  # of every training, so that the gate judges what is then done
         callbacks = (EarlyStopping(patience=plan.patience), *callbacks)
