@@ -235,7 +235,7 @@ class Attempts:
     @cached_property
     def _mirror(self) -> tuple[bool, str]:
         bottom = self.bottom
-        return mirror_keeps_labels(bottom.prefix, bottom.table, bottom.dataset, bottom.splits, bottom.floor)
+        return mirror_keeps_labels(bottom.prefix, bottom.table, bottom.dataset, bottom.splits, bottom.plan)
 
     @contextmanager
     def _prepare(self, plan: TuningPlan) -> Iterator[Prepared]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from headstart.tuning.callbacks.base import Callback
 
-# The first epochs of a whole network undo more than they gain, and the validation loss rises far above its start before it falls.
+# The first epochs of a whole network undo more than they gain: the validation loss rises far above its start before it falls.
 SHARE_OF_EPOCHS = 1 / 2
 # How much higher than at the start the validation loss must be, and of how many items at least: fewer tell nothing.
 MARGIN, LEAST_MARGIN = 0.1, 0.01

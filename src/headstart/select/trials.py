@@ -11,9 +11,8 @@ import numpy as np
 from headstart.data.folds import VALID_FOLDS, cross_validation_folds, group_names, split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.features.extract import Progress
-from headstart.records import Task
 from headstart.select.floor import Calibration, Floor, FloorPlan, calibrate, find_floor
-from headstart.select.gate import Verdict, hold_gate, mark_items
+from headstart.select.gate import Verdict, hold_gate
 from headstart.select.rules import FEWEST_EPOCHS, with_epochs, with_rate
 from headstart.select.tuned import Prepared, build_network, scores_of, train, train_from_floor, training_set
 from headstart.tuning.checkpoint import Checkpoint
@@ -63,7 +62,7 @@ def try_strategy(
         checkpoints: one a fold, or none.
         progress: told of the folds done.
         may_stop: end a fold's training early where it does worse than the floor, and leave the other folds out as soon as those
-            done show no gain.
+            done show beyond doubt that it does.
 
     Returns:
         The trial.
@@ -86,21 +85,16 @@ def try_strategy(
         plain.append(floor.tempered_scores(ground.table, held))
         asked += held
         shares.append(trained.share)
-        targets = encode_targets(dataset, asked, labels)
-        if may_stop and _loss_gained(np.concatenate(tuned), np.concatenate(plain), targets, dataset.task) <= 0:
+        basis = f"{len(asked)} items of {_folds_in_words(fold + 1, num_folds)}"
+        scores, targets = np.concatenate(tuned), encode_targets(dataset, asked, labels)
+        groups = group_names(ground.splits.groups, asked)
+        verdict = hold_gate(
+            scores, np.concatenate(plain), targets, dataset.task, groups=groups, seed=floor_plan.seed, basis=basis
+        )
+        if may_stop and verdict.loss_high < 0:
             break
     if progress is not None:
         progress(num_folds, num_folds)
-    scores = np.concatenate(tuned)
-    verdict = hold_gate(
-        scores,
-        np.concatenate(plain),
-        targets,
-        dataset.task,
-        groups=group_names(ground.splits.groups, asked),
-        seed=floor_plan.seed,
-        basis=f"{len(asked)} items of {_folds_in_words(len(tuned), num_folds)}",
-    )
     calibration = calibrate(scores, targets, task=dataset.task, num_labels=len(labels))
     return Trial(
         verdict=verdict,
@@ -109,12 +103,6 @@ def try_strategy(
         calibration=calibration,
         shares=tuple(shares),
     )
-
-
-def _loss_gained(tuned: np.ndarray, plain: np.ndarray, targets: np.ndarray, task: Task) -> float:
-    """By how much lower the tuned networks' loss is, over all items together."""
-    ours, theirs = (mark_items(scores, targets, task) for scores in (tuned, plain))
-    return float((theirs.losses - ours.losses).sum())
 
 
 def _folds_in_words(done: int, num_folds: int) -> str:
