@@ -20,7 +20,7 @@ from headstart.tuning.plan import TuningPlan
 from headstart.tuning.rate_range import find_learning_rate
 
 # Folds of the gate, and the share of the rules' epochs that must fit the budget for so many; one means a single part held out.
-FOLD_CHOICES = {5: 0.5, 3: 0.25, 1: 0.0}
+FOLD_CHOICES = {5: 1.0, 3: 0.25, 1: 0.0}
 HOLD_OUT_FOLDS = 5
 # Of a whole network: each epoch of the gate and of the last training together, every step some six times as long as a pass
 # forward of the compiled network.
