@@ -22,8 +22,11 @@ OWN_CACHE = pytest.StashKey[str]()
 
 def pytest_configure(config):
     # Set before any test module is imported, and inherited by every process that a test starts; the user's own cache is
-    # neither read nor written. Worker processes of a parallel run share the folder of the process that started them.
-    if getattr(config, "workerinput", None) is not None:
+    # neither read nor written. Worker processes of a parallel run have one each, in that of the process that started them:
+    # some tests count what is stored.
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        os.environ["HEADSTART_CACHE"] = str(Path(os.environ["HEADSTART_CACHE"], worker["workerid"]))
         return
     config.stash[OWN_CACHE] = tempfile.mkdtemp(prefix="headstart-tests-")
     os.environ["HEADSTART_CACHE"] = config.stash[OWN_CACHE]

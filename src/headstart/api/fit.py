@@ -104,7 +104,8 @@ def fit(
     settings = FitSettings.from_options(options)
     check_callbacks(callbacks)
     clock = Clock()
-    Thread(target=import_drawing, daemon=True).start()
+    drawing = Thread(target=import_drawing, daemon=True)
+    drawing.start()
     with workplace(out, resume=settings.resume) as folder:
         with clock.step("read"):
             reading = read_with_findings(data, _read_options(settings), test=test)
@@ -116,6 +117,7 @@ def fit(
             bottom = _find_bottom(reading, source, settings, plan, clock, _narrator(progress, "features"))
             story = _adapt(bottom, folder, clock, callbacks, progress)
         with clock.step("report"):
+            drawing.join()
             write_artifact(folder, story, lambda: tell(story, clock.seconds()))
             clear_traces(folder)
         return open_in_place(folder, out)
