@@ -195,7 +195,14 @@ class FitSettings:
                 expected="a time such as 90s, 10m or 1h.",
                 mend="--budget 10m",
             )
-        return float(found[1]) * _UNIT_SECONDS[found[2]]
+        seconds = float(found[1]) * _UNIT_SECONDS[found[2]]
+        if not seconds:
+            raise SettingError(
+                f"budget is {self.budget!r}, no time at all.",
+                expected="a time such as 90s, 10m or 1h.",
+                mend="--strategy extract, which tunes nothing.",
+            )
+        return seconds
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> FitSettings:

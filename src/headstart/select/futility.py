@@ -23,10 +23,11 @@ class StopIfWorse(Callback):
             start_loss: the validation loss before the first step.
             epochs: of the whole training.
         """
+        self.stopped = False
         self.limit = start_loss * (1 + MARGIN) + LEAST_MARGIN
         self.looks_after = max(2, round(SHARE_OF_EPOCHS * epochs))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Stop, where it is."""
         if epoch + 1 == self.looks_after and logs["valid_loss"] > self.limit:
-            self.model.stop_training = True
+            self.model.stop_training = self.stopped = True

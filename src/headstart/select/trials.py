@@ -72,6 +72,7 @@ def try_strategy(
     dealt = num_folds if num_folds > 1 else HOLD_OUT_FOLDS
     (folds,) = cross_validation_folds(dataset, ids, seed=floor_plan.seed + 1, groups=ground.splits.groups, num_folds=dealt)
     tuned, plain, shares = [], [], []
+    given_up = False
     asked: list[str] = []
     for fold in range(num_folds):
         if progress is not None:
@@ -85,12 +86,15 @@ def try_strategy(
         plain.append(floor.tempered_scores(ground.table, held))
         asked += held
         shares.append(trained.share)
+        given_up = given_up or trained.given_up
         basis = f"{len(asked)} items of {_folds_in_words(fold + 1, num_folds)}"
         scores, targets = np.concatenate(tuned), encode_targets(dataset, asked, labels)
         groups = group_names(ground.splits.groups, asked)
         verdict = hold_gate(
             scores, np.concatenate(plain), targets, dataset.task, groups=groups, seed=floor_plan.seed, basis=basis
         )
+        # The last training runs to its end, so what a fold's half a training says is nothing in its favour.
+        verdict = replace(verdict, passed=verdict.passed and not given_up)
         if may_stop and verdict.loss_high < 0:
             break
     if progress is not None:

@@ -82,6 +82,8 @@ class Trained:
     """Whose head it began with."""
     kept_epoch: int | None
     """The number, from 0, of the epoch whose weights are the tuned ones; None where they are of no one epoch."""
+    given_up: bool
+    """Whether it was ended half way, since it did worse than what it began with."""
     share: float
     """Of the tuned weights, against those it began with."""
     valid_ids: tuple[str, ...]
@@ -192,8 +194,9 @@ def train(
     sets = [training_set(prepared, floor, ids) for ids in (train_ids, valid_ids)]
     start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     losses = {0.0: mean_loss(network, sets[1], task)}
+    futility = StopIfWorse(losses[0.0], plan.epochs)
     if may_stop and len(valid_ids) >= LEAST_TO_TELL:
-        callbacks = (StopIfWorse(losses[0.0], plan.epochs), *callbacks)
+        callbacks = (futility, *callbacks)
     if plan.patience:  # of every training, so that the gate judges what is then done
         callbacks = (EarlyStopping(patience=plan.patience), *callbacks)
     outcome = tune(network, *sets, task=task, plan=plan, callbacks=callbacks, checkpoint=checkpoint)
@@ -207,6 +210,7 @@ def train(
         outcome=outcome,
         start=floor,
         kept_epoch=kept_epoch(callbacks, len(outcome.history)),
+        given_up=futility.stopped,
         share=best,
         valid_ids=tuple(valid_ids),
         valid_loss=losses[best],

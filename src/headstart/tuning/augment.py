@@ -1,7 +1,8 @@
 """Augmented views of training pictures: the same view of the same picture is the same pixels, always and everywhere.
 
 Everything random is drawn from the content's digest, the view's number and the seed, so that views can be kept in the store,
-made on several threads, and made again after a resume.
+made on several threads, and made again after a resume. They are made of Pillow's pictures, not of torch's tensors: small tensors
+gain nothing from several cores, and torch's threads, one group for each thread that loads, keep the training's from working.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import json
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
+from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from headstart.errors import SettingError
+
+
+# Told in every view's name, so that views which an earlier version made otherwise are not taken for these.
+_MADE = "by Pillow"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +72,7 @@ class Augmentation:
         Returns:
             K names.
         """
-        told = json.dumps(asdict(self), sort_keys=True)
+        told = json.dumps({**asdict(self), "made": _MADE}, sort_keys=True)
         digest = hashlib.sha256(told.encode()).hexdigest()[:16]
         return tuple(f"augmented {digest} {number}" for number in range(num_views))
 
@@ -84,7 +89,7 @@ class Augmentation:
         """
         drawn = hashlib.sha256(digest + view.encode()).digest()
         random = np.random.default_rng(np.frombuffer(drawn, "<u4"))
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        image = Image.fromarray(pixels)
         side = pixels.shape[0]
         if self.flip and random.random() < 0.5:
             image = functional.horizontal_flip(image)
@@ -106,7 +111,7 @@ class Augmentation:
         image = functional.adjust_saturation(image, float(random.uniform(1 - self.saturation, 1 + self.saturation)))
         if self.hue:
             image = functional.adjust_hue(image, float(random.uniform(-self.hue, self.hue)))
-        return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        return np.array(image)
 
     def _box(self, random: np.random.Generator, side: int) -> tuple[int, int, int, int]:
         """Top, left, height and width of a crop of at least 1 - `crop` of the area, its sides at most 4 to 3."""

@@ -106,7 +106,8 @@ class _Loop:
         self.plan, self.task, self.train, self.valid, self.callbacks = plan, task, train, valid, callbacks
         check_callbacks(callbacks)
         self.accelerator = make_accelerator()
-        wrapped, optimiser = self.accelerator.prepare(network, make_optimiser(network, plan))
+        optimiser = make_optimiser(network, plan, device=self.accelerator.device.type)
+        wrapped, optimiser = self.accelerator.prepare(network, optimiser)
         self.training = Training(
             network=network,
             task=task,

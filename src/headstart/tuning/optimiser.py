@@ -10,12 +10,17 @@ from headstart.tuning.network import TunableNetwork
 from headstart.tuning.plan import TuningPlan
 
 
-def make_optimiser(network: TunableNetwork, plan: TuningPlan) -> torch.optim.Optimizer:
+# Devices on which torch updates all weights of a group in one sweep: on a CPU ten times faster than one operation after the other.
+FUSED = ("cpu", "cuda", "mps")
+
+
+def make_optimiser(network: TunableNetwork, plan: TuningPlan, *, device: str = "cpu") -> torch.optim.Optimizer:
     """AdamW in groups: the head, then the blocks from the head backwards; matrices decay, biases and norms do not.
 
     Args:
         network: whose parameters with gradients are optimised.
         plan: with the rates.
+        device: type of the one it will work on.
     """
     named = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     head = [name for name in named if name.startswith("head.")]
@@ -29,7 +34,7 @@ def make_optimiser(network: TunableNetwork, plan: TuningPlan) -> torch.optim.Opt
                 share = rate / plan.head_rate
                 weight_decay = plan.weight_decay if decays else 0.0
                 groups.append({"params": chosen, "lr": rate, "share": share, "weight_decay": weight_decay})
-    return torch.optim.AdamW(groups)
+    return torch.optim.AdamW(groups, fused=device in FUSED)
 
 
 def learning_rate_share(progress: float, plan: TuningPlan) -> float:
