@@ -673,6 +673,7 @@ def test_what_fails_while_it_moves_into_place_puts_the_older_model_back(artifact
         ("merge_labels", "a=b", "merge_labels is 'a=b', of type str"),
         ("budget", "soon", "budget is 'soon'"),
         ("budget", -3, "budget is -3"),
+        ("budget", 0, "budget is 0, no time at all"),
         ("epochs", 0, "epochs is 0"),
         ("balence", "auto", "fit has no option 'balence'"),
         ("task", "singel", "task is 'singel'"),

@@ -196,6 +196,7 @@ def test_a_checkpoint_that_is_not_there(place, pictures):
         (("--balance", "heavy"), "balance is 'heavy'"),
         (("--strategy", "ful"), "strategy is 'ful'"),
         (("--budget", "soon"), "budget is 'soon'"),
+        (("--budget", "0s"), "budget is '0s', no time at all"),
         (("--image-size", "5"), "image_size is 5"),
         (("--seed", "-1"), "seed is -1"),
         (("--merge-labels", "rings"), "--merge-labels 'rings' names no pair"),

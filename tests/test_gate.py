@@ -23,8 +23,9 @@ from headstart.select.floor import FloorPlan, calibrate, find_floor
 from headstart.select.futility import StopIfWorse
 from headstart.select.gate import hold_gate, mark_items
 from headstart.select.rules import Circumstances, make_plan
+from headstart.select.scoring import calibrated_loss, scores_of
 from headstart.select.trials import fit_in_budget, seconds_an_item, try_strategy
-from headstart.select.tuned import Ground, Prepared
+from headstart.select.tuned import Ground, Prepared, build_network, training_set
 from headstart.tuning.network import TrainedHead
 from headstart.tuning.plan import TuningPlan
 
@@ -443,11 +444,12 @@ def test_the_verdict_is_that_of_the_answers(backbone, plan):
 
 def losing(valid_loss, *, start=0.3, epochs=9, stopped_after=None):
     """What becomes of a training whose validation loss is this in every epoch."""
-    rule = StopIfWorse(start, epochs)
+    rule = StopIfWorse(lambda: valid_loss, start, epochs)
     rule.model = SimpleNamespace(stop_training=False)
     for epoch in range(epochs):
-        rule.on_epoch_end(epoch, {"valid_loss": valid_loss})
-        if rule.model.stop_training:
+        rule.on_epoch_end(epoch, {})
+        assert rule.stopped == rule.model.stop_training
+        if rule.stopped:
             return epoch + 1
     return None
 
@@ -457,6 +459,42 @@ def test_a_training_that_does_worse_than_its_start_ends_half_way():
     assert losing(0.4, epochs=2) == 2
     assert losing(0.33) is None
     assert losing(0.1) is None
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_strategy_whose_fold_was_given_up_does_not_pass(monkeypatch, backbone, plan, given_up):
+    prepared = make_prepared(backbone, plan)
+    hold, train = trials.hold_gate, trials.train_from_floor
+    better = {"loss_low": 0.1, "loss_high": 0.3, "gain": 0.2, "passed": True}
+    monkeypatch.setattr(trials, "hold_gate", lambda *items, **how: replace(hold(*items, **how), **better))
+    told = []
+
+    def trained(*given, **how):
+        told.append(replace(train(*given, **how), given_up=given_up and not told))
+        return told[-1]
+
+    monkeypatch.setattr(trials, "train_from_floor", trained)
+    trial = try_strategy(prepared, FLOOR, ("a", "b", "c"), num_folds=2, checkpoints=(), may_stop=True)
+    assert len(told) == 2
+    assert trial.verdict.passed == (not given_up)
+
+
+def test_a_network_that_is_too_sure_is_not_held_against_it(backbone, plan):
+    """Weights are chosen by what they tell once calibrated: ten times the scores say the same."""
+    prepared = make_prepared(backbone, plan)
+    ids = prepared.ground.splits.train
+    floor = find_floor(prepared.ground.table, prepared.ground.dataset, prepared.ground.splits, ("a", "b", "c"), FLOOR)
+    network = build_network(prepared, floor, ids, ids)
+    items = training_set(prepared, floor, ids)
+    wrong = np.arange(len(ids)) % 4 == 0
+    items = replace(items, targets=np.where(wrong, (items.targets + 1) % 3, items.targets))
+    before = calibrated_loss(network, items, "single")
+    with torch.no_grad():
+        for parameter in network.head.parameters():
+            parameter.mul_(10)
+    assert calibrated_loss(network, items, "single") == pytest.approx(before, rel=1e-3)
+    scores, targets = torch.from_numpy(scores_of(network, prepared.inputs, ids)), torch.from_numpy(items.targets)
+    assert float(torch.nn.functional.cross_entropy(scores, targets)) > before * 1.5
 
 
 # Time

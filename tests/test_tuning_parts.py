@@ -1,5 +1,7 @@
 """The parts of tuning by themselves: heads, losses, mixing, averages, adapters."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -297,3 +299,32 @@ def test_every_parameter_of_a_real_network_is_in_one_group_of_the_optimiser(name
     first = next(iter(tail.parameters()))
     assert rates[first] == pytest.approx(0.5 ** len(network.blocks()))
     assert rates[head.layers[0].weight] == 1.0
+
+
+def test_weights_updated_in_one_sweep_are_those_of_an_update_each():
+    """Whatever a weight's order in memory is."""
+    backbone = open_backbone("random:test_resnet", image_size=32)
+    tail = PooledTail(backbone, None)
+    width = tail(torch.zeros(1, 3, 32, 32), torch.empty(1, 0)).shape[1]
+    random = torch.Generator().manual_seed(0)
+    layers = nn.Sequential(nn.Linear(width, 2))
+    batches = [torch.randn(4, 3, 32, 32, generator=random) for _ in range(4)]
+    found = []
+    for device in ("cpu", "xla"):  # the second is of those that know no such sweep
+        head = TrainedHead(np.random.default_rng(0).random((5, width), np.float32), copy.deepcopy(layers))
+        network = TunableNetwork(copy.deepcopy(tail), head, columns=slice(0, width))
+        for parameter in network.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        optimiser = make_optimiser(network, toy_plan(weight_decay=0.1, backbone_rate=1e-3, head_rate=1e-3), device=device)
+        assert optimiser.defaults["fused"] == (device == "cpu")
+        network.train()
+        for batch in batches:
+            network.zero_grad()
+            functional.cross_entropy(network(batch, torch.empty(4, 0)), torch.tensor([0, 1, 0, 1])).backward()
+            optimiser.step()
+        found.append({name: parameter.detach() for name, parameter in network.named_parameters()})
+    begun = dict(tail.named_parameters())
+    for name, parameter in found[0].items():
+        torch.testing.assert_close(parameter, found[1][name], rtol=1e-3, atol=1e-5, msg=name)
+    assert all(not torch.equal(found[0][f"tail.{name}"], parameter) for name, parameter in begun.items())

@@ -25,9 +25,10 @@ from headstart.preprocess.image import ImagePreprocess
 from headstart.select.gate import Verdict, hold_gate
 from headstart.select.mirror import mirror_keeps_labels
 from headstart.select.rules import Circumstances, make_plan, with_epochs
+from headstart.select.scoring import scores_of
 from headstart.select.strategy import Attempt, budget_seconds
 from headstart.select.trials import Trial, fit_in_budget, least_passes, seconds_an_item, try_strategy, with_found_rate
-from headstart.select.tuned import Ground, Prepared, Trained, prepare, scores_of, train_from_floor
+from headstart.select.tuned import Ground, Prepared, Trained, prepare, train_from_floor
 from headstart.tuning.callbacks.base import Callback
 from headstart.tuning.callbacks.logs import CSVLogger, ProgressBar
 from headstart.tuning.callbacks.tensor_board import TensorBoard

@@ -16,7 +16,8 @@ from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.features.extract import Progress
 from headstart.features.prefix import Prefix
 from headstart.select.floor import Calibration, Floor, calibrate
-from headstart.select.tuned import Prepared, Trained, changed_tensors, scores_of
+from headstart.select.scoring import scores_of
+from headstart.select.tuned import Prepared, Trained, changed_tensors
 
 # The states that tuning saw are rounded to float16, and the saved network's are not.
 SAME_SCORES = 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from headstart.tuning.callbacks.base import Callback
@@ -16,18 +17,20 @@ LEAST_TO_TELL = 40
 class StopIfWorse(Callback):
     """Looks once, after half of the epochs, whether the validation loss is higher than before the training."""
 
-    def __init__(self, start_loss: float, epochs: int) -> None:
+    def __init__(self, loss: Callable[[], float], start_loss: float, epochs: int) -> None:
         """Take note of the start.
 
         Args:
-            start_loss: the validation loss before the first step.
+            loss: tells the network's calibrated validation loss.
+            start_loss: what it was before the first step.
             epochs: of the whole training.
         """
         self.stopped = False
+        self.loss = loss
         self.limit = start_loss * (1 + MARGIN) + LEAST_MARGIN
         self.looks_after = max(2, round(SHARE_OF_EPOCHS * epochs))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Stop, where it is."""
-        if epoch + 1 == self.looks_after and logs["valid_loss"] > self.limit:
+        if epoch + 1 == self.looks_after and self.loss() > self.limit:
             self.model.stop_training = self.stopped = True

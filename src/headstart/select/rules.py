@@ -20,11 +20,14 @@ from headstart.tuning.plan import TuningPlan
 # 8 points to a linear probe, with 64 it gained 6 (SetFit's own results, 10 seeds of 6 tasks).
 LEAST_LABELS_A_CLASS = 20
 LEAST_ITEMS = 50
-# From here on a CPU tunes no whole network, and keeps fewer views.
+# From here on a CPU tunes no whole network.
 MANY_ITEMS = 2_000
 # BiT mixes samples only from this size on.
 MIXUP_ITEMS = 20_000
 FEWEST_EPOCHS, MOST_EPOCHS = 5, 100
+# Labels are smoothed from so many classes on; always for a network, which begins with a solved head and so with hardly any loss
+# left to learn from: smoothed targets always leave some.
+MANY_CLASSES = 11
 FEWEST_EPOCHS_OF_TEXTS = 2
 # Numbers of a plan that only pictures can be given.
 FOR_PICTURES = ("num_views", "mixup", "cutmix")
@@ -70,7 +73,7 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
         "epochs": epochs,
         "batch_size": batch_size,
         **_rates(strategy, facts),
-        "label_smoothing": 0.1 if facts.num_classes > 10 else 0.0,
+        "label_smoothing": 0.1 if facts.num_classes >= (MANY_CLASSES if strategy == "head" else 1) else 0.0,
         "mixup": 0.1 if facts.num_items >= MIXUP_ITEMS and facts.modality == "image" else 0.0,
         "num_views": _num_views(strategy, facts, epochs),
         "norm_statistics": "kept" if facts.pretrained else "updated",
@@ -178,5 +181,5 @@ def _num_views(strategy: str, facts: Circumstances, epochs: int) -> int:
     if strategy == "head" or facts.modality != "image":
         return 0
     if strategy.startswith("last:"):  # kept in the store, so each costs a pass of the frozen part
-        return 8 if facts.device != "cpu" else 4 if facts.num_items < MANY_ITEMS else 2
+        return 8 if facts.device != "cpu" else 2
     return epochs

@@ -21,8 +21,8 @@ from headstart.select.rules import (
     Circumstances,
 )
 
-# On a CPU tuning may take ten times what the floor took, and a minute in any case.
-TIMES_THE_FLOOR, LEAST_SECONDS = 10.0, 60.0
+# On a CPU tuning may take four times what the floor took, and a minute in any case.
+TIMES_THE_FLOOR, LEAST_SECONDS = 4.0, 60.0
 ACCELERATED_SECONDS = 600.0
 
 

@@ -14,7 +14,8 @@ from headstart.features.extract import Progress
 from headstart.select.floor import Calibration, Floor, FloorPlan, calibrate, find_floor
 from headstart.select.gate import Verdict, hold_gate
 from headstart.select.rules import FEWEST_EPOCHS, with_epochs, with_rate
-from headstart.select.tuned import Prepared, build_network, scores_of, train, train_from_floor, training_set
+from headstart.select.scoring import scores_of
+from headstart.select.tuned import Prepared, build_network, train, train_from_floor, training_set
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.plan import TuningPlan
 from headstart.tuning.rate_range import find_learning_rate

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from headstart.backbones.catalog import BackboneSource
@@ -23,22 +22,21 @@ from headstart.features.lengths import PaddedPrefix, longest_length
 from headstart.features.states import open_states
 from headstart.heads.linear import LinearHead
 from headstart.heads.ridge import balanced_class_weights
-from headstart.inference import ordered_map
 from headstart.preprocess.image import ImagePreprocess
-from headstart.records import Dataset, Splits, Task
+from headstart.records import Dataset, Splits
 from headstart.select.floor import Floor, FloorPlan, find_floor
 from headstart.select.futility import LEAST_TO_TELL, StopIfWorse
 from headstart.select.hidden import HiddenHead, train_hidden
 from headstart.select.rules import HEAD_RATE
+from headstart.select.scoring import calibrated_loss
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.averaging import interpolated
 from headstart.tuning.callbacks.base import Callback
 from headstart.tuning.callbacks.stopping import EarlyStopping, kept_epoch
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.inputs import Inputs, ItemInputs, StateInputs
-from headstart.tuning.loop import Outcome, make_accelerator, tune
+from headstart.tuning.loop import Outcome, tune
 from headstart.tuning.lora import adapt_linear_layers, merge_adapters
-from headstart.tuning.losses import make_loss
 from headstart.tuning.network import TrainedHead, TunableNetwork
 from headstart.tuning.plan import TuningPlan
 from headstart.tuning.training import TrainingSet
@@ -193,8 +191,8 @@ def train(
     network = build_network(prepared, floor, train_ids, valid_ids)
     sets = [training_set(prepared, floor, ids) for ids in (train_ids, valid_ids)]
     start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    losses = {0.0: mean_loss(network, sets[1], task)}
-    futility = StopIfWorse(losses[0.0], plan.epochs)
+    losses = {0.0: calibrated_loss(network, sets[1], task)}
+    futility = StopIfWorse(lambda: calibrated_loss(network, sets[1], task), losses[0.0], plan.epochs)
     if may_stop and len(valid_ids) >= LEAST_TO_TELL:
         callbacks = (futility, *callbacks)
     if plan.patience:  # of every training, so that the gate judges what is then done
@@ -202,7 +200,7 @@ def train(
     outcome = tune(network, *sets, task=task, plan=plan, callbacks=callbacks, checkpoint=checkpoint)
     for share in plan.interpolations:
         network.load_state_dict(interpolated(start, outcome.weights, share))
-        losses[share] = mean_loss(network, sets[1], task)
+        losses[share] = calibrated_loss(network, sets[1], task)
     best = min(plan.interpolations, key=lambda share: losses[share])
     network.load_state_dict(interpolated(start, outcome.weights, best))
     return Trained(
@@ -271,24 +269,6 @@ def training_set(prepared: Prepared, floor: Floor, ids: Sequence[str]) -> Traini
     if prepared.plan.balance != "none" and dataset.task == "single":
         weights = balanced_class_weights(targets, len(floor.labels))
     return TrainingSet(inputs=prepared.inputs, ids=tuple(ids), targets=targets, class_weights=weights, labels=floor.labels)
-
-
-def scores_of(network: TunableNetwork, inputs: Inputs, ids: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
-    """A network's scores of some items as they are: (N, K) float64."""
-    device = make_accelerator().device
-    network.to(device).eval()
-    batches = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
-    with torch.no_grad():
-        loaded = ordered_map(lambda few: inputs.load(few, None), batches, num_workers=1)
-        parts = [network(*(torch.from_numpy(part).to(device) for part in batch)).float().cpu().numpy() for batch in loaded]
-    return np.concatenate(parts).astype(np.float64)
-
-
-def mean_loss(network: TunableNetwork, items: TrainingSet, task: Task) -> float:
-    """The mean loss of a network on some items, by which weights are chosen."""
-    scores = torch.from_numpy(scores_of(network, items.inputs, items.ids))
-    targets = torch.from_numpy(items.targets if task == "single" else items.targets.astype(np.float64))
-    return float(make_loss(task)(scores, targets).mean())
 
 
 def changed_tensors(prepared: Prepared, trained: Trained) -> dict[str, torch.Tensor]:

@@ -1,8 +1,8 @@
 """Augmented views of training pictures: the same view of the same picture is the same pixels, always and everywhere.
 
 Everything random is drawn from the content's digest, the view's number and the seed, so that views can be kept in the store,
-made on several threads, and made again after a resume. They are made of Pillow's pictures, not of torch's tensors: small tensors
-gain nothing from several cores, and torch's threads, one group for each thread that loads, keep the training's from working.
+made on several threads, and made again after a resume. They are made of Pillow's pictures, not of torch's tensors: those of one
+picture gain nothing from several cores, and torch's threads, a group for each thread that loads, keep training's from working.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from headstart.errors import SettingError
-
 
 # Told in every view's name, so that views which an earlier version made otherwise are not taken for these.
 _MADE = "by Pillow"
