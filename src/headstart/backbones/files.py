@@ -27,6 +27,8 @@ _SETTINGS = (
     "merges.txt",
     "1_Pooling/config.json",
 )
+# Large checkpoints are several files, and one that lists them.
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,13 @@ class WeightsFile:
         """SHA-256 of the weights, with what lies beside them and says what becomes of them: tokenizer, pooling, settings."""
         if self.library == "timm":
             return sha256_of(self.path)
-        return hashlib.sha256(f"{sha256_of(self.path)} {self.settings_checksum}".encode()).hexdigest()
+        weights = " ".join(map(sha256_of, self.parts))
+        return hashlib.sha256(f"{weights} {self.settings_checksum}".encode()).hexdigest()
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """The files that hold the weights, with the index of them first where they are several."""
+        return (self.path, *_listed_in(self.path)) if self.path.name in _INDEXES else (self.path,)
 
     @property
     def settings_checksum(self) -> str:
@@ -90,7 +98,7 @@ def find_weights(name: str, rest: str) -> WeightsFile:
         )
     if not path.is_dir():
         return WeightsFile(path=path, library="timm", architecture=architecture)
-    known = ("model.safetensors", "pytorch_model.bin", "model.pth")
+    known = ("model.safetensors", "pytorch_model.bin", "model.pth", *_INDEXES)
     weights = next((path / file for file in known if (path / file).is_file()), None)
     config = path / "config.json"
     if weights is None or not config.is_file():
@@ -104,7 +112,27 @@ def find_weights(name: str, rest: str) -> WeightsFile:
             ),
         )
     library, named = _named_in(config)
-    return WeightsFile(path=weights, library=library, architecture=architecture or named)
+    found = WeightsFile(path=weights, library=library, architecture=architecture or named)
+    if missing := [part.name for part in found.parts if not part.is_file()]:
+        raise BackboneError(
+            f"backbone {name!r}: {weights.name} lists {missing[0]}, which the folder {path} does not hold.",
+            expected="all parts of the weights.",
+            mend="copy the whole folder.",
+        )
+    return found
+
+
+def _listed_in(index: Path) -> list[Path]:
+    """The parts that an index of weights names."""
+    try:
+        told = json.loads(index.read_text(encoding="utf-8"))
+        return [index.parent / name for name in sorted(set(told["weight_map"].values()))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackboneError(
+            f"{index} cannot be read ({type(error).__name__}: {error}).",
+            expected="a JSON object whose 'weight_map' names the file of each tensor, as save_pretrained writes it.",
+            mend="copy the whole folder again from where it was made.",
+        ) from error
 
 
 def _named_in(config: Path) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from headstart import runtime
 from headstart.backbones.bundled import BUNDLED
 from headstart.backbones.catalog import BackboneSource
 from headstart.backbones.changes import apply_changes, check_base, tensors_sha256, tuned_sha256
-from headstart.backbones.encoder import EMBEDDINGS, POOL, WHOLE, Encoder, Summary
+from headstart.backbones.encoder import EMBEDDINGS, POOL, WHOLE, Encoder
 from headstart.backbones.info import BackboneInfo, BlockInfo
+from headstart.backbones.sentence import SentenceSettings, read_sentence_settings
 from headstart.backbones.texts import TextBackbone
 from headstart.errors import BackboneError
 from headstart.preprocess.text import TextPreprocess
@@ -50,9 +50,9 @@ def build(source: BackboneSource) -> TextBackbone:
     if source.changes_path:
         apply_changes(network, source.changes_path)
     network.requires_grad_(False).eval()
-    told = _sentence_settings(folder)
+    told = read_sentence_settings(folder, source.name)
     layers, why, width = _find_layers(network, source.name)
-    encoder = Encoder(network, layers=layers, summary=told["summary"], normalised=told["normalised"]).eval()
+    encoder = Encoder(network, layers=layers, summary=told.summary, normalised=told.normalised).eval()
     preprocess = TextPreprocess(tokenizer=tokenizer, max_tokens=_max_tokens(network.config, told))
     blocks = _blocks(network, layers, width)
     info = BackboneInfo(
@@ -173,30 +173,9 @@ def _blocks(network: nn.Module, layers: str, width: int) -> tuple[BlockInfo, ...
     return tuple(BlockInfo(name=name, width=width, num_parameters=count) for name, count in named)
 
 
-def _sentence_settings(folder: Path | str) -> dict[str, Any]:
-    """How the checkpoint makes one vector of a text, as sentence-transformers writes it; the mean, where it does not say."""
-    told: dict[str, Any] = {"summary": "mean", "normalised": False, "max_tokens": None}
-    if not isinstance(folder, Path):
-        return told
-    modules = _read_json(folder / "modules.json")
-    told["normalised"] = any(str(module.get("type", "")).endswith("Normalize") for module in modules or [])
-    told["max_tokens"] = (_read_json(folder / "sentence_bert_config.json") or {}).get("max_seq_length")
-    pooling = _read_json(folder / "1_Pooling" / "config.json") or {}
-    summaries: dict[str, Summary] = {"pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
-    told["summary"] = next((summary for key, summary in summaries.items() if pooling.get(key)), "mean")
-    return told
-
-
-def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _max_tokens(config: Any, told: dict[str, Any]) -> int:  # noqa: ANN401 - a configuration of transformers
-    if told["max_tokens"]:
-        return int(told["max_tokens"])
+def _max_tokens(config: Any, told: SentenceSettings) -> int:  # noqa: ANN401 - a configuration of transformers
+    if told.max_tokens:
+        return told.max_tokens
     positions = int(getattr(config, "max_position_embeddings", 0) or MOST_TOKENS)
     # RoBERTa counts positions from its padding token on.
     offset = int(config.pad_token_id or 0) + 1 if getattr(config, "model_type", "") in _OFFSET_POSITIONS else 0
