@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headstart.api.export import export
     from headstart.api.fit import fit
     from headstart.api.score import evaluate
     from headstart.api.use import check, embed
@@ -29,6 +30,7 @@ _PLACES = {
     "check": "headstart.api.use",
     "embed": "headstart.api.use",
     "evaluate": "headstart.api.score",
+    "export": "headstart.api.export",
     "fit": "headstart.api.fit",
     "load": "headstart.artifact.store",
 }
@@ -47,6 +49,7 @@ __all__ = [
     "check",
     "embed",
     "evaluate",
+    "export",
     "fit",
     "load",
 ]

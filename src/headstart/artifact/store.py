@@ -230,6 +230,16 @@ def make_self_test(preprocess: Preprocess, items: Sequence[Any], run: Any) -> by
     return save_tensors(tensors)
 
 
+def golden_items(content: bytes) -> list[bytes]:
+    """The items that a self-test holds, as `Preprocess.prepare` takes them.
+
+    Args:
+        content: of selftest.safetensors.
+    """
+    tensors = load_tensors(content)
+    return [tensors[f"item.{index}"].tobytes() for index in range(len(tensors) // 3)]
+
+
 def replay(model: Model, content: bytes) -> None:
     """Put the golden items through preprocess and network again.
 

@@ -92,6 +92,9 @@ def _load_tokenizer(source: BackboneSource, folder: Path | str) -> str:
             expected="a tokenizer.json beside the weights.",
             mend="convert it: AutoTokenizer.from_pretrained(PATH, use_fast=True).save_pretrained(PATH)",
         )
+    # How long a text may be, and what stands behind it in a batch, is the recipe's to say, to whoever reads the file.
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
     return tokenizer.backend_tokenizer.to_str()
 
 

@@ -234,6 +234,19 @@ def report(artifact: ArtifactArgument) -> None:
 
 
 @app.command()
+def export(
+    artifact: ArtifactArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write ARTIFACT as one ONNX file for other programs, compared with the model."""
+    from headstart.api.export import export as export_model
+    from headstart.cli.show import show_export
+
+    show_export(export_model(artifact, out), out, as_json=as_json)
+
+
+@app.command()
 def backbones(as_json: JsonOption = False) -> None:
     """List what is bundled, what is compiled, and what can be named."""
     from headstart.cli.backbones import show_backbones

@@ -17,6 +17,7 @@ from headstart.preprocess.text_items import excerpt
 from headstart.records import Finding, Prediction
 
 if TYPE_CHECKING:
+    from headstart.artifact.portable import Portable
     from headstart.evidence.evaluation import Evaluation
     from headstart.model.model import Model
 
@@ -233,6 +234,19 @@ def show_embedding(told: dict[str, Any], out: Path, shown: Shown) -> None:
         sys.stderr.write(f"left out: {item}: {reason}\n")
     if not shown.quiet:
         print_line(f"{told['items']} vectors of {told['width']} numbers in {out} ({told['hits']} from the cache)")
+
+
+def show_export(made: Portable, out: Path, *, as_json: bool) -> None:
+    """Say what the file takes and gives, and how it was compared."""
+    if as_json:
+        print_json({"out": str(out)} | made.as_json())
+        return
+    print_line(
+        f"{out}, {megabytes(len(made.content))}; answers {made.num_compared} items as the model does, up to {made.apart:.0e}"
+    )
+    for word, ports in (("takes", made.inputs), ("gives", made.outputs)):
+        for port in ports:
+            print_line(f"  {word} {port.name} {port.type} ({', '.join(map(str, port.shape))}): {port.meaning}")
 
 
 def show_cache(*, as_json: bool) -> None:

@@ -84,7 +84,7 @@ class Model:
         self.preprocess = preprocess
         self.report = Report(content=report)
         self._session = session
-        self._terms = terms
+        self.terms = terms
 
     def __repr__(self) -> str:
         """What it is and where."""
@@ -168,7 +168,7 @@ class Model:
             preprocess=self.preprocess,
             session=self._session,
             report=report,
-            terms=self._terms,
+            terms=self.terms,
         )
 
     def run(self, batch: np.ndarray, items: Sequence[Any]) -> np.ndarray:
@@ -178,7 +178,7 @@ class Model:
             batch: B items, prepared.
             items: the same as they are.
         """
-        return run_network(self._session, self.preprocess, self._terms, batch, items)
+        return run_network(self._session, self.preprocess, self.terms, batch, items)
 
     def save(self, path: str | Path) -> Path:
         """Save a copy of the model's folder.
@@ -211,7 +211,7 @@ class Model:
         names, prepared, failures, items = [], [], {}, []
         for name, item in few:
             try:
-                loaded = item if self._terms is None else self.preprocess.load(item, name=name)
+                loaded = item if self.terms is None else self.preprocess.load(item, name=name)
                 prepared.append(self.preprocess.prepare(loaded, name=name))
                 items.append(loaded)
                 names.append(name)
