@@ -31,6 +31,7 @@ EXPECTED = {
     ),
     "evaluate": lambda printed, place: printed.startswith("8 items") and "accuracy" in printed,
     "embed": lambda printed, place: pyarrow.parquet.read_table(place / "f.parquet").num_rows == 48,
+    "export": lambda out, place: "takes pixels" in out and (place / "flowers.onnx").is_file(),
 }
 
 
