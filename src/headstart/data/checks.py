@@ -23,6 +23,8 @@ UNREADABLE_KINDS = {
 """What a reason may begin with, before a colon, and how a message words it."""
 
 _NUM_GROUPS_NAMED = 3
+# Between two items of a group: the same content, much alike, or of one group by the data's own word.
+_SAME, _ALIKE, _TOGETHER = " = ", " ≈ ", " with "
 
 
 def find_problems(
@@ -151,12 +153,12 @@ def _tell_duplicates(copies: Sequence[tuple[str, ...]], alike: Sequence[tuple[st
             kind=kind,
             severity="warning",
             items=_flatten(groups),
-            message=f"{count_of(len(groups), 'group')} of {what}: {_name_groups(groups)}. A random split parts none.",
+            message=f"{count_of(len(groups), 'group')} of {what}: {_name_groups(groups, sign)}. A random split parts none.",
             mend="keep one of each group, unless they are meant to be different items.",
         )
-        for kind, what, groups in (
-            ("duplicate", "exact copies", copies),
-            ("near_duplicate", f"near duplicates{told}", alike),
+        for kind, what, groups, sign in (
+            ("duplicate", "exact copies", copies, _SAME),
+            ("near_duplicate", f"near duplicates{told}", alike, _ALIKE),
         )
         if groups
     ]
@@ -169,10 +171,10 @@ def _tell_leaks(dataset: Dataset, copies: Sequence[Sequence[str]], alike: Sequen
             named.setdefault(sample.group, []).append(sample.id)
     findings = []
     seen, akin = "were seen in training", "are akin to items in training"
-    for what, groups, how in (
-        ("exact copies", copies, seen),
-        ("near duplicates", alike, seen),
-        ("the group column", list(named.values()), akin),
+    for what, groups, how, sign in (
+        ("exact copies", copies, seen, _SAME),
+        ("near duplicates", alike, seen, _ALIKE),
+        ("the group column", list(named.values()), akin, _TOGETHER),
     ):
         across = [group for group in groups if _crosses(dataset, group)]
         if not across:
@@ -184,7 +186,7 @@ def _tell_leaks(dataset: Dataset, copies: Sequence[Sequence[str]], alike: Sequen
                 severity="warning",
                 items=_flatten(across),
                 message=f"{count_of(len(across), 'group')} of {what} lie on both sides of the data's own split, so "
-                f"{count_of(leaked, 'held-out item')} {how}: {_name_groups(across)}.",
+                f"{count_of(leaked, 'held-out item')} {how}: {_name_groups(across, sign)}.",
                 mend="remove these items from one side; until then the score on the test split is too good.",
             )
         )
@@ -209,7 +211,7 @@ def _tell_conflicts(dataset: Dataset, copies: Sequence[tuple[str, ...]]) -> list
             conflicts.append(samples)
     if not conflicts:
         return []
-    told = [" = ".join(f"{sample.id} ({_tell_label(sample)})" for sample in samples) for samples in conflicts]
+    told = [_SAME.join(f"{sample.id} ({_tell_label(sample)})" for sample in samples) for samples in conflicts]
     return [
         Finding(
             kind="label_conflict",
@@ -229,7 +231,7 @@ def _flatten(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
     return tuple(name for group in groups for name in group)
 
 
-def _name_groups(groups: Sequence[Sequence[str]]) -> str:
+def _name_groups(groups: Sequence[Sequence[str]], sign: str) -> str:
     """The first groups by two of their members; the finding's items have them all."""
-    told = [" = ".join(group[:2]) + (f" (and {len(group) - 2} more)" if len(group) > 2 else "") for group in groups]
+    told = [sign.join(group[:2]) + (f" (and {len(group) - 2} more)" if len(group) > 2 else "") for group in groups]
     return name_some(told, _NUM_GROUPS_NAMED)
