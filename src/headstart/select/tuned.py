@@ -29,7 +29,7 @@ from headstart.records import Dataset, Splits, Task
 from headstart.select.floor import Floor, FloorPlan, find_floor
 from headstart.select.futility import LEAST_TO_TELL, StopIfWorse
 from headstart.select.hidden import HiddenHead, train_hidden
-from headstart.select.rules import HEAD_RATE
+from headstart.select.rules import HEAD_RATE, SHARE_BY_PAIRS
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.averaging import interpolated
 from headstart.tuning.callbacks.base import Callback
@@ -94,10 +94,16 @@ class Trained:
 
 def cut_before(backbone: AnyBackbone, strategy: str) -> str | None:
     """The block that a strategy cuts behind; None for none."""
-    if not strategy.startswith("last:"):
-        return None
     weighty = [block.name for block in backbone.info.blocks if block.num_parameters]
-    first = weighty[-int(strategy.removeprefix("last:"))]
+    if strategy == "contrastive":
+        count = round(len(weighty) * SHARE_BY_PAIRS)
+        if backbone.why_untraced or not 1 <= count < len(weighty):
+            return None
+    elif strategy.startswith("last:"):
+        count = int(strategy.removeprefix("last:"))
+    else:
+        return None
+    first = weighty[-count]
     return backbone.blocks[backbone.blocks.index(first) - 1]
 
 
@@ -126,6 +132,8 @@ def prepare(ground: Ground, plan: TuningPlan, progress: Progress | None = None) 
         items = ItemInputs(
             preprocess=table.preprocess, samples=dataset.by_id, digests=digests, augmentation=augmentation, views=views
         )
+        if isinstance(tail, TextTail) and ground.source.static:
+            tail.train_tokens(np.concatenate([items.load([id_], None)[0].ravel() for id_ in learning]))
         yield Prepared(ground=ground, plan=plan, cut=None, inputs=items, tail=tail, note="")
         return
     prefix = compile_prefix(ground.source, image_size=ground.image_size, cut=cut).wait()
@@ -303,7 +311,10 @@ def changed_tensors(prepared: Prepared, trained: Trained) -> dict[str, torch.Ten
         return {}
     if prepared.plan.strategy == "lora":
         merge_adapters(tail)
-    source = prepared.tail.network.state_dict()
+    before = prepared.tail
+    if isinstance(tail, TextTail) and isinstance(before, TextTail):
+        tail, before = tail.settled(), before.settled()
+    source = before.network.state_dict()
     return {
         name.removeprefix(prepared.tail.own_prefix): tensor.cpu().contiguous()
         for name, tensor in tail.network.state_dict().items()
