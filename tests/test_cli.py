@@ -383,7 +383,7 @@ def test_backbones_lists_what_can_be_named(artifact):
     answer = told(run_here("backbones", "--json"))
     assert [(entry["name"], entry["modality"], entry["default"]) for entry in answer["bundled"]] == [
         ("efficientnet-lite0", "image", True), ("efficientnet-lite1", "image", False), ("efficientnet-lite2", "image", False),
-        ("all-minilm-l6-v2", "text", True),
+        ("all-minilm-l6-v2", "text", True), ("wordllama-256", "text", False),
     ]  # fmt: skip
     assert answer["bundled"][0]["compiled"] and "efficientnet-lite0" in answer["compiled"]
     assert run_here("backbones").stdout.startswith("efficientnet-lite0")

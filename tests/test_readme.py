@@ -1,5 +1,6 @@
 """The README does what it says: its commands and its Python run as they stand, on a folder named flowers/."""
 
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 import headstart
+from language_models import save_language_model, sentences
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,6 +24,8 @@ PROGRAM = Path(sys.executable).with_name("headstart")
 EXPECTED = {
     "check": lambda printed, place: "nothing found" in printed,
     "fit flowers/": lambda printed, place: (place / "flowers.hs" / "report.html").is_file() and "95" in printed,
+    "fit verses.jsonl": lambda printed, place: printed.startswith("Perplexity ") and "unadapted" in printed,
+    "generate": lambda printed, place: printed.startswith("You enter a cave") and len(printed) > len("You enter a cave\n"),
     "fit reviews.csv": lambda printed, place: "test texts labelled right" in printed,
     "predict flowers.hs": lambda printed, place: (
         [line.split()[1] for line in printed.splitlines()] == ["label", "rose", "daisy", "rose"]
@@ -80,6 +84,8 @@ def place(draw, tmp_path_factory):
             for number in numbers:
                 draw(pattern, number).save(folder / below / label / f"{number + 1}.jpg", quality=90)
     (folder / "reviews.csv").write_text("\n".join(["text,label", *reviews()]))
+    (folder / "verses.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in sentences(120)))
+    save_language_model(folder / "gpt2")
     (folder / "more").mkdir()
     draw("stripes", 50).save(folder / "new.jpg")
     draw("rings", 51).save(folder / "more" / "1.jpg")
@@ -133,7 +139,9 @@ def test_every_target_of_make_is_there():
 
 def test_every_option_and_command_named_in_a_sentence_is_there(place):
     prose = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
-    shown = {command: run([PROGRAM, command, "--help"], place).stdout for command in ("fit", "predict", "embed", "cache")}
+    shown = {
+        command: run([PROGRAM, command, "--help"], place).stdout for command in ("fit", "predict", "generate", "embed", "cache")
+    }
     everything = " ".join(shown.values()) + run([PROGRAM, "--help"], place).stdout
     options = set(re.findall(r"--[a-z][a-z-]+", README))
     assert options and all(re.search(rf"{option}\b", everything) for option in options), options

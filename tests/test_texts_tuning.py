@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from headstart.api.taking_up import changed_tensors
 from headstart.backbones.catalog import find_source, open_source
 from headstart.backbones.parts import pooled_network, pooled_tail
 from headstart.config import FitSettings
@@ -17,7 +18,8 @@ from headstart.heads.linear import LinearHead
 from headstart.records import Dataset, Sample, Splits
 from headstart.select.floor import FloorPlan, find_floor
 from headstart.select.rules import Circumstances, make_plan
-from headstart.select.tuned import Ground, Prepared, build_network, changed_tensors, scores_of, train
+from headstart.select.scoring import scores_of
+from headstart.select.tuned import Ground, Prepared, build_network, train
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.inputs import ItemInputs
 from headstart.tuning.plan import TuningPlan

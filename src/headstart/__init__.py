@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headstart.api.export import export
     from headstart.api.fit import fit
+    from headstart.api.opening import load
     from headstart.api.score import evaluate
     from headstart.api.use import check, embed
-    from headstart.artifact.store import load
     from headstart.errors import HeadstartError
     from headstart.model.model import Model
     from headstart.records import Dataset, Finding, Prediction, Sample
@@ -32,7 +32,7 @@ _PLACES = {
     "evaluate": "headstart.api.score",
     "export": "headstart.api.export",
     "fit": "headstart.api.fit",
-    "load": "headstart.artifact.store",
+    "load": "headstart.api.opening",
 }
 
 # Modules that `import headstart` alone gives access to.

@@ -10,11 +10,11 @@ from operator import index
 from typing import Any, SupportsFloat, SupportsIndex, TypeGuard, get_args
 
 from headstart.errors import SettingError
-from headstart.records import Modality, Task
+from headstart.records import AnyTask, Modality
 
 MODALITIES = ("auto", *get_args(Modality))
-TASKS = ("auto", *get_args(Task))
-STRATEGIES = ("auto", "extract", "full", "lora")
+TASKS = ("auto", *get_args(AnyTask))
+STRATEGIES = ("auto", "extract", "full", "lora", "contrastive")
 BALANCES = ("auto", "weights", "none")
 HEADS = ("auto", "linear", "mlp")
 CLASSICALS = ("auto", "none")
@@ -30,7 +30,7 @@ _CHOICES = {
     "classical": CLASSICALS,
     "geometry": GEOMETRIES,
 }
-_WHOLE = ("seed", "image_size", "epochs", "batch_size")
+_WHOLE = ("seed", "image_size", "epochs", "batch_size", "context")
 _KINDS = dict.fromkeys(_WHOLE, "a whole number") | {
     "learning_rate": "a number",
     "dropout": "a number",
@@ -82,6 +82,8 @@ class FitSettings:
     """Whether a range test chooses the rate, in place of the rule."""
     tuning: tuple[tuple[str, Any], ...] = ()
     """Further numbers of a `TuningPlan` that overrule the rules': `tuning={"l2_sp": 0.01, "averaging": "swa"}`."""
+    context: int | None = None
+    """Language models: tokens of a block, read at once; None lets a rule choose."""
     resume: bool = False
     """Whether to go on from the last checkpoint of a fit that was interrupted."""
     seed: int = 0
@@ -157,8 +159,14 @@ class FitSettings:
         if given and self.strategy == "extract" and self.head != "mlp":
             raise SettingError(
                 f"strategy is 'extract', which trains nothing, and {', '.join(given)} is given.",
-                expected="a strategy that trains: auto, last:K, full or lora; or --head mlp.",
+                expected="a strategy that trains: auto, last:K, full, lora or contrastive; or --head mlp.",
                 mend=f"leave {' and '.join(given)} out, or name another --strategy.",
+            )
+        if self.strategy == "contrastive" and (self.head == "mlp" or self.find_learning_rate):
+            raise SettingError(
+                f"strategy is 'contrastive', and {'head is ' + repr(self.head) if self.head == 'mlp' else 'a rate is sought'}.",
+                expected="the linear head, which is solved, and the learning rate of the rules or your own.",
+                mend="leave out --head and --find-learning-rate, or name another --strategy.",
             )
         if self.learning_rate is not None and self.find_learning_rate:
             raise SettingError(
@@ -168,7 +176,7 @@ class FitSettings:
             )
 
     def _check_numbers(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "context"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingError(

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 Modality = Literal["image", "text", "audio"]
 Task = Literal["single", "multi", "value"]
+AnyTask = Literal["single", "multi", "value", "generate"]
+"""A task with labels, or that of a language model, which has none."""
 Severity = Literal["error", "warning", "info"]
 SplitName = Literal["train", "valid", "test"]
 

@@ -19,7 +19,7 @@ from headstart.records import Dataset, Finding, Splits
 from headstart.select.floor import Floor, FloorPlan
 from headstart.select.geometry import GeometryChoice
 from headstart.select.rules import Circumstances
-from headstart.select.strategy import Attempt, check_strategy, propose
+from headstart.select.strategy import Attempt, check_pairs, check_strategy, possible, propose
 
 if TYPE_CHECKING:
     from headstart.select.trials import Trial
@@ -95,6 +95,7 @@ def adapt(
     """
     settings = bottom.settings
     strategy = check_strategy(settings.strategy, bottom.prefix.spec.info)
+    check_pairs(strategy, bottom.dataset, bottom.splits)
     if settings.resume:
         _refuse_other_strategy(folder, strategy, settings)
     hidden_head = settings.head == "mlp" and strategy in {"auto", "extract"}
@@ -104,6 +105,7 @@ def adapt(
     if hidden_head:
         return _with_hidden_head(bottom, folder, facts, callbacks, progress)
     proposed, why_none = propose(bottom.dataset, bottom.splits, facts) if strategy == "auto" else ((strategy,), "")
+    proposed = possible(proposed, bottom.prefix.spec.info) if strategy == "auto" else proposed
     if not proposed:
         return floor_kept(bottom, why_none)
     missing = _missing_package()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,24 +13,24 @@ from pathlib import Path
 import torch
 
 from headstart import runtime
-from headstart.api.adaptation import DECIDED, HISTORY, LOGS, Adaptation, Bottom, floor_kept
+from headstart.api.adaptation import DECIDED, Adaptation, Bottom, floor_kept
 from headstart.api.checkpoints import make_checkpoint
+from headstart.api.planning import default_callbacks, plan_for
 from headstart.api.taking_up import take_up
 from headstart.api.views import rate_of
 from headstart.backbones.catalog import open_source
 from headstart.data.targets import encode_targets
 from headstart.errors import TuningError
 from headstart.preprocess.image import ImagePreprocess
+from headstart.select.contrastive import train_strategy
 from headstart.select.gate import Verdict, hold_gate
 from headstart.select.mirror import mirror_keeps_labels
-from headstart.select.rules import Circumstances, make_plan, with_epochs
+from headstart.select.rules import Circumstances, with_epochs
 from headstart.select.scoring import scores_of
 from headstart.select.strategy import Attempt, budget_seconds
 from headstart.select.trials import Trial, fit_in_budget, least_passes, seconds_an_item, try_strategy, with_found_rate
-from headstart.select.tuned import Ground, Prepared, Trained, prepare, train_from_floor
+from headstart.select.tuned import Ground, Prepared, Trained, prepare
 from headstart.tuning.callbacks.base import Callback
-from headstart.tuning.callbacks.logs import CSVLogger, ProgressBar
-from headstart.tuning.callbacks.tensor_board import TensorBoard
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.plan import TuningPlan
 
@@ -62,7 +61,8 @@ class Attempts:
     ) -> None:
         self.bottom, self.folder, self.callbacks, self.progress = bottom, folder, tuple(callbacks), progress
         runtime.raise_malloc_thresholds()
-        torch.set_num_threads(runtime.num_cores())
+        # A table of vectors does so little for a batch that threads wait for each other longer than they work.
+        torch.set_num_threads(1 if bottom.source.static else runtime.num_cores())
         preprocess = bottom.table.preprocess
         side = preprocess.image_size if isinstance(preprocess, ImagePreprocess) else None
         backbone = open_source(bottom.source, image_size=side)
@@ -84,7 +84,8 @@ class Attempts:
         trial = None
         with self._prepare(self._plan(strategy)) as prepared:
             prepared = self._within_budget(prepared)
-            if not self.bottom.splits.test:
+            # Features learned from every label say nothing of how sure their answers should be.
+            if prepared.plan.by_pairs or not self.bottom.splits.test:
                 trial = self._hold_out(prepared, num_folds=5)
             trained = self._train(prepared)
             verdict = trial.verdict if trial else self._on_valid(prepared, trained)
@@ -192,7 +193,7 @@ class Attempts:
         callbacks = (*self.callbacks, *default_callbacks(self.folder, self.progress))
         bottom = self.bottom
         how = {"callbacks": callbacks, "checkpoint": checkpoint}
-        return train_from_floor(prepared, bottom.plan, bottom.floor.labels, bottom.splits.train, **how)
+        return train_strategy(prepared, bottom.plan, bottom.floor.labels, bottom.splits.train, **how)
 
     def _on_valid(self, prepared: Prepared, trained: Trained) -> Verdict:
         """A comparison on the validation items, where the strategy was asked for and is kept in any case."""
@@ -242,7 +243,7 @@ class Attempts:
     def _prepare(self, plan: TuningPlan) -> Iterator[Prepared]:
         told = partial(self._tell, f"features for {plan.strategy}")
         with prepare(self.ground, plan, told) as prepared:
-            if self.bottom.settings.find_learning_rate and plan.strategy not in self._rated:
+            if self.bottom.settings.find_learning_rate and not plan.by_pairs and plan.strategy not in self._rated:
                 self._rated.add(plan.strategy)
                 prepared = with_found_rate(prepared, self.bottom.floor)
             yield prepared
@@ -261,26 +262,6 @@ class Attempts:
     def _tell(self, step: str, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress(step, done, total)
-
-
-def plan_for(bottom: Bottom, strategy: str, facts: Circumstances) -> TuningPlan:
-    """The rules' plan, with class weights where the floor found them worth having."""
-    plan = make_plan(strategy, facts, bottom.settings)
-    weighted = any(asked["question"] == "class weights" and asked["kept"] == "weights" for asked in bottom.floor.choices)
-    return replace(plan, balance="weights") if weighted else plan
-
-
-def default_callbacks(folder: Path, progress: Progress | None) -> list[Callback]:
-    """What every last training is watched by, after the user's callbacks, and so with what those add to the logs.
-
-    That is history.csv, TensorBoard's files where its package is installed, and the progress bar.
-    """
-    found: list[Callback] = [CSVLogger(folder / HISTORY)]
-    if importlib.util.find_spec("tensorboard") is not None:
-        found.append(TensorBoard(folder / LOGS))
-    if progress is not None:
-        found.append(ProgressBar(lambda done, total: progress("tuning", done, total)))
-    return found
 
 
 def _attempt(prepared: Prepared, trained: Trained, verdict: Verdict, reason: str, started: float) -> Attempt:

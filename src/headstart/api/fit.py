@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headstart.api.adaptation import Bottom, adapt, clear_traces
 from headstart.api.classical import add_terms, check_classical
 from headstart.api.content import Story, tell
 from headstart.api.evidence import gather_evidence
+from headstart.api.timing import Clock
 from headstart.api.views import add_flips
 from headstart.api.workplace import open_in_place, workplace
 from headstart.api.writing import require_compiled, write_artifact
@@ -37,6 +35,9 @@ from headstart.select.floor import FloorPlan, find_floor
 from headstart.select.geometry import choose_geometry
 from headstart.tuning.callbacks.base import Callback, check_callbacks
 
+if TYPE_CHECKING:
+    from headstart.language.model import LanguageModel
+
 # Comparing every pair grows with the square of the items: a minute at this number on two cores.
 MAX_NEAR_DUPLICATE_ITEMS = 50_000
 # A group of more of the items than this says that the features tell nothing apart, not that the items are copies.
@@ -49,32 +50,6 @@ Progress = Callable[[str, int, int], None]
 """Called with the name of a step, the items done, and all items."""
 
 
-@dataclass
-class Clock:
-    """Seconds by step."""
-
-    started: float = field(default_factory=time.perf_counter)
-    _ended: dict[str, float] = field(default_factory=dict)
-    _running: tuple[str, float] = ("", 0.0)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time a step; the same name adds up."""
-        self._running = name, time.perf_counter()
-        yield
-        self._ended = self.seconds()
-        self._running = "", 0.0
-
-    def seconds(self) -> dict[str, float]:
-        """Seconds of each step so far, and their total."""
-        name, began = self._running
-        now = time.perf_counter()
-        so_far = dict(self._ended)
-        if name:
-            so_far[name] = so_far.get(name, 0.0) + now - began
-        return so_far | {"total": now - self.started}
-
-
 def fit(
     data: Any,  # noqa: ANN401 - a path or any labelled data in memory
     *,
@@ -83,11 +58,12 @@ def fit(
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
     **options: Any,  # noqa: ANN401 - the options of FitSettings
-) -> Model:
+) -> Model | LanguageModel:
     """Adapt a pretrained network to labelled items, evaluate it, and save it.
 
     Args:
-        data: a folder per class, a table, an archive; or pairs of item and label, arrays, a frame, a `Dataset`.
+        data: a folder per class, a table, an archive; or pairs of item and label, arrays, a frame, a `Dataset`. For the task
+            'generate' a corpus: a text file, a folder of them, a .jsonl of texts or of prompts and completions.
         out: where the model's folder goes; None keeps it in a temporary folder until `model.save(path)`.
         test: a second source whose items are the test split.
         progress: told of the items done in each step.
@@ -95,7 +71,7 @@ def fit(
         **options: any of `FitSettings`: backbone, strategy, balance, seed, …
 
     Returns:
-        The saved model, opened: its `report`, and `predict`.
+        The saved model, opened: its `report`, and `predict`; or `generate`, for the task of that name.
 
     Raises:
         HeadstartError: if the data, an option, the backbone or the place to write to cannot be used; nothing is then
@@ -103,6 +79,12 @@ def fit(
     """
     settings = FitSettings.from_options(options)
     check_callbacks(callbacks)
+    if settings.task == "generate":
+        from headstart.api.language import fit_language
+
+        if test is not None:
+            raise SettingError("a corpus has no second source for the test.", expected="one corpus.", mend="leave --test out.")
+        return fit_language(data, settings, out=out, callbacks=callbacks, progress=progress)
     clock = Clock()
     drawing = Thread(target=import_drawing, daemon=True)
     drawing.start()

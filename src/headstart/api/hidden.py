@@ -13,8 +13,8 @@ import torch
 
 from headstart import runtime
 from headstart.api.adaptation import Adaptation, Bottom
-from headstart.api.attempts import default_callbacks, plan_for
 from headstart.api.checkpoints import make_checkpoint
+from headstart.api.planning import default_callbacks, plan_for
 from headstart.data.folds import group_names, split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.heads.judge import Judge

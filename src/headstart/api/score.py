@@ -82,7 +82,7 @@ def _evaluate(model: Model, dataset: Dataset, ids: list[str], values: np.ndarray
         case "multi":
             thresholds = np.array(manifest.thresholds)
             return evaluate_multi(values, truth > 0.5, manifest.labels, seed=seed, thresholds=thresholds)
-        case "value":
+        case _:
             return evaluate_value(values[:, 0], truth, seed=seed)
 
 

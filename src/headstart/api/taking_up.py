@@ -6,18 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
 
 from headstart.api.adaptation import Bottom
 from headstart.api.writing import require_compiled
 from headstart.backbones.files import CHANGES
+from headstart.backbones.texts import TextTail
 from headstart.data.targets import encode_targets
 from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.features.extract import Progress
 from headstart.features.prefix import Prefix
 from headstart.select.floor import Calibration, Floor, calibrate
 from headstart.select.scoring import scores_of
-from headstart.select.tuned import Prepared, Trained, changed_tensors
+from headstart.select.tuned import Prepared, Trained
+from headstart.tuning.lora import merge_adapters
 
 # The states that tuning saw are rounded to float16, and the saved network's are not.
 SAME_SCORES = 0.05
@@ -63,6 +66,29 @@ def take_up(
         truth = encode_targets(bottom.dataset, trained.valid_ids, floor.labels)
         calibration = calibrate(found, truth, task=bottom.dataset.task, num_labels=len(floor.labels))
     return prefix, table, replace(floor, head=head, calibration=calibration)
+
+
+def changed_tensors(prepared: Prepared, trained: Trained) -> dict[str, torch.Tensor]:
+    """The tensors of the backbone that training changed, by the backbone's own names.
+
+    Args:
+        prepared: with the source's tail.
+        trained: the network.
+    """
+    tail = trained.network.tail
+    if tail is None:
+        return {}
+    if prepared.plan.strategy == "lora":
+        merge_adapters(tail)
+    before = prepared.tail
+    if isinstance(tail, TextTail) and isinstance(before, TextTail):
+        tail, before = tail.settled(), before.settled()
+    source = before.network.state_dict()
+    return {
+        name.removeprefix(prepared.tail.own_prefix): tensor.cpu().contiguous()
+        for name, tensor in tail.network.state_dict().items()
+        if not torch.equal(tensor.cpu(), source[name])
+    }
 
 
 def _compare(trained: np.ndarray, saved: np.ndarray) -> None:

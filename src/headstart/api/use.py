@@ -11,7 +11,7 @@ import numpy as np
 
 from headstart.api.fit import check_dataset, near_duplicates
 from headstart.api.unlabelled import gather
-from headstart.artifact.store import load, replace_file
+from headstart.artifact.store import load, read_manifest, replace_file
 from headstart.backbones import locate
 from headstart.data.rows import ReadOptions
 from headstart.data.source import read_with_findings
@@ -180,9 +180,16 @@ def rewrite_report(artifact: str | Path) -> Path:
     Raises:
         ArtifactError: if it is no saved model, was changed, or cannot be written.
     """
-    model = load(artifact)
-    replace_file(model.folder, "report.html", render_report(model.report.content).encode())
-    return model.folder / "report.html"
+    folder = Path(artifact)
+    if read_manifest(folder).task == "generate":
+        from headstart.language.page import render_page
+        from headstart.language.saving import read_report
+
+        page = render_page(read_report(folder))
+    else:
+        page = render_report(load(folder).report.content)
+    replace_file(folder, "report.html", page.encode())
+    return folder / "report.html"
 
 
 def _fitted(prefix: Prefix, fitting: str = "auto") -> Preprocess:

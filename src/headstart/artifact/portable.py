@@ -119,7 +119,7 @@ def _meaning_of_answer(manifest: Manifest) -> str:
             return "the probability of each of headstart.labels; they sum to 1"
         case "multi":
             return "the probability of each of headstart.labels, given from headstart.thresholds on"
-        case "value":
+        case _:
             return "the value"
 
 

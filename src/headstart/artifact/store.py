@@ -76,10 +76,16 @@ def load(path: str | Path) -> Model:
         The model, ready to predict.
 
     Raises:
-        ArtifactError: if it is no saved model, was changed, is of a newer format, or answers otherwise here.
+        ArtifactError: if it is no saved model, writes text, was changed, is of a newer format, or answers otherwise here.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
+    if manifest.task == "generate":
+        raise ArtifactError(
+            f"{folder} writes text, and has no labels to predict.",
+            expected="a model that was fitted on labelled items.",
+            mend=f'headstart generate {folder} "PROMPT"; in Python headstart.load({str(folder)!r}).generate("PROMPT").',
+        )
     contents = {name: _verified(folder, name, sha256) for name, sha256 in manifest.files.items()}
     unlisted = sorted({NETWORK, SELF_TEST, REPORT} - contents.keys())
     if unlisted:

@@ -20,6 +20,8 @@ class Bundled:
     modality: Modality = "image"
     licence: str = ""
     """Where the network's library does not know it."""
+    static: bool = False
+    """Whether it is a table of vectors, one for each token."""
 
 
 BUNDLED: dict[str, Bundled] = {
@@ -53,9 +55,21 @@ BUNDLED: dict[str, Bundled] = {
         modality="text",
         licence="apache-2.0",
     ),
+    # github.com/dleemiller/WordLlama: token vectors trained from those of Llama 2 and other models with its vocabulary.
+    "wordllama-256": Bundled(
+        package="wordllama",
+        module="wordllama",
+        architecture="l2-supercat-256",
+        sha256="64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",
+        weights="weights/l2_supercat_256.safetensors",
+        modality="text",
+        licence="mit (the package; it names none for the vectors, which stem from Llama 2 and others)",
+        static=True,
+    ),
 }
+ALIASES = {"wordllama": "wordllama-256"}
 DEFAULTS: dict[Modality, str] = {"image": "efficientnet-lite0", "text": "all-minilm-l6-v2"}
 PREFIXES: dict[Modality, tuple[str, ...]] = {
     "image": ("timm:", "file:", "random:", "artifact:"),
-    "text": ("hf:", "file:", "random:", "artifact:"),
+    "text": ("hf:", "file:", "vectors:", "random:", "artifact:"),
 }

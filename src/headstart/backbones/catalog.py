@@ -2,6 +2,8 @@
 
 efficientnet-lite0|1|2   bundled: the weights come with an installable package
 all-minilm-l6-v2         bundled, for texts
+wordllama-256            bundled, for texts: a table of vectors; `wordllama` for short
+vectors:PATH             word vectors of your own: word2vec, GloVe, fastText's .vec; vectors:PATH#N for the first N words
 hf:NAME                  an encoder of transformers with its published weights, for texts
 timm:NAME                an architecture of timm with its published weights
 file:PATH                a checkpoint of timm or transformers: a folder with config.json; or a file of timm's (file:PATH#ARCH)
@@ -15,14 +17,16 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from headstart import runtime
-from headstart.backbones.bundled import BUNDLED, DEFAULTS, PREFIXES
+from headstart.backbones.bundled import ALIASES, BUNDLED, DEFAULTS, PREFIXES
 from headstart.backbones.files import find_weights, read_saved, settings_checksum, sha256_of
+from headstart.backbones.source import BackboneSource
+from headstart.backbones.word_files import check_file
 from headstart.errors import BackboneError, MissingPackageError
 from headstart.records import Modality
 
@@ -31,52 +35,6 @@ if TYPE_CHECKING:
     from headstart.backbones.texts import TextBackbone
 
     AnyBackbone = Backbone | TextBackbone
-
-Kind = Literal["bundled", "timm", "hf", "file", "random", "plugin"]
-Library = Literal["timm", "transformers"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneSource:
-    """Where a named backbone comes from, before anything is loaded."""
-
-    name: str
-    kind: Kind
-    architecture: str
-    modality: Modality
-    weights_path: Path | None = None
-    sha256: str = ""
-    """Of the weights' file, where there is one yet; with what lies beside it, for a folder of transformers."""
-    changes_path: Path | None = None
-    """A .safetensors file of tensors that tuning changed; they replace those of the same names."""
-    changes_sha256: str = ""
-    base: str = ""
-    """The name of the backbone that was tuned, for 'artifact:'."""
-    base_sha256: str = ""
-    """Of that backbone's weights when it was tuned; '' where nobody noted it."""
-    licence: str = ""
-    """Where the network's library does not know it."""
-    image_size: int | None = None
-    """Side in pixels that the weights were last trained at, where that is not the weights' own."""
-
-    @property
-    def library(self) -> Library:
-        """Which package builds it."""
-        return "transformers" if self.modality == "text" else "timm"
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What tells these weights from others."""
-        told = {"kind": self.kind, "architecture": self.architecture, "sha256": self.sha256}
-        return told | ({"changes": self.changes_sha256} if self.changes_path else {})
-
-    def with_changes(self, path: Path) -> BackboneSource:
-        """The same backbone with some tensors replaced.
-
-        Args:
-            path: a .safetensors file of tensors by the network's own names.
-        """
-        return replace(self, changes_path=path, changes_sha256=sha256_of(path))
 
 
 def locate(name: str, *, modality: Modality = "image") -> BackboneSource:
@@ -147,6 +105,10 @@ def open_source(source: BackboneSource, *, image_size: int | None = None) -> Any
         from headstart.backbones.changes import as_tuned
 
         return as_tuned(_plugins()[source.base or source.name].load()(), source)
+    if source.static:
+        from headstart.backbones.word_vectors import build as build_words
+
+        return build_words(source)
     if source.modality == "text":
         from headstart.backbones.hf_text import build as build_text
 
@@ -166,6 +128,7 @@ def find_source(name: str) -> BackboneSource:
         BackboneError: if the name is unknown, or the weights are missing or changed.
         MissingPackageError: if it is bundled, but its package is not installed.
     """
+    name = ALIASES.get(name, name)
     if name in BUNDLED:
         return _bundled(name)
     if name in _plugins():
@@ -180,6 +143,8 @@ def find_source(name: str) -> BackboneSource:
             return BackboneSource(name=name, kind="hf", architecture=rest, modality="text")
         case "file" if rest:
             return _file(name, rest)
+        case "vectors" if rest:
+            return _vectors(name, rest)
         case "artifact" if rest:
             return _artifact(name, Path(rest).expanduser())
     raise _unknown(name)
@@ -206,6 +171,7 @@ def _bundled(name: str) -> BackboneSource:
         weights_path=path,
         sha256=entry.sha256,
         licence=entry.licence,
+        static=entry.static,
     )
 
 
@@ -218,6 +184,29 @@ def _file(name: str, rest: str) -> BackboneSource:
         modality="text" if found.library == "transformers" else "image",
         weights_path=found.path,
         sha256=found.checksum,
+    )
+
+
+def _vectors(name: str, rest: str) -> BackboneSource:
+    """A file of word vectors; behind '#', how many of its words to use."""
+    path, _, most = rest.rpartition("#") if not Path(rest).expanduser().exists() and "#" in rest else (rest, "", "")
+    if most and not (most.isdecimal() and int(most) > 0):
+        raise BackboneError(
+            f"backbone {name!r} asks for the first {most!r} words.",
+            expected="a whole number above 0 behind '#'.",
+            mend=f"vectors:{path}#50000, or vectors:{path}",
+        )
+    found = Path(path).expanduser()
+    check_file(name, found)
+    return BackboneSource(
+        name=name,
+        kind="vectors",
+        architecture="word-vectors",
+        modality="text",
+        weights_path=found,
+        sha256=sha256_of(found),
+        static=True,
+        most_words=int(most) if most else None,
     )
 
 
@@ -246,8 +235,10 @@ def _artifact(name: str, folder: Path) -> BackboneSource:
 
 def _random(name: str, rest: str) -> BackboneSource:
     """An architecture of timm, or a text backbone by its own name, with random weights."""
-    if rest in BUNDLED or rest.partition(":")[0] in {"file", "hf"}:
+    if rest in BUNDLED or rest in ALIASES or rest.partition(":")[0] in {"file", "hf", "vectors"}:
         known = find_source(rest)
+        if known.static:  # of the table, its words are used
+            return replace(known, name=name, kind="random")
         if known.library == "timm":
             return BackboneSource(name=name, kind="random", architecture=known.architecture, modality="image")
         # Of the weights' folder only configuration and tokenizer are used.
@@ -282,6 +273,7 @@ def _unknown(name: str) -> BackboneError:
     hint = f"; nearest: {', '.join(near)}" if near else ""
     return BackboneError(
         f"there is no backbone called {name!r}.",
-        expected=f"one of {', '.join(known)}, or timm:NAME, hf:NAME, file:PATH, random:ARCH, artifact:PATH{hint}.",
+        expected=f"one of {', '.join(known)}, or timm:NAME, hf:NAME, file:PATH, random:ARCH, artifact:PATH, "
+        f"vectors:PATH{hint}.",
         mend=f"--backbone {near[0] if near else known[0]}; `headstart backbones` lists what there is.",
     )

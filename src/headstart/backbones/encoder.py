@@ -78,6 +78,18 @@ class Encoder(nn.Module):
         # The last is as the network gives it, behind a last normalisation, if it has one.
         return [*outputs[:-1], given.last_hidden_state]
 
+    def pooled(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The vectors of texts: the mean over the tokens of every output, and the summary of the last, side by side.
+
+        Args:
+            tokens: (B, T) int64 ids, -1 where there is none.
+
+        Returns:
+            (B, W), and the mask (B, T).
+        """
+        outputs, mask = self(tokens)
+        return torch.cat([*(masked_mean(output, mask) for output in outputs), self.summarise(outputs[-1], mask)], dim=1), mask
+
     def summarise(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """What the checkpoint makes of the last layer's output: (B, T, H) to (B, H)."""
         match self.summary:

@@ -173,6 +173,8 @@ def read_saved(name: str, folder: Path) -> SavedBackbone:
         )
     try:
         told = json.loads(manifest.read_text(encoding="utf-8"))
+        if told["task"] == "generate":
+            raise _writes(name, folder)
         backbone, files = dict(told["backbone"]), dict(told["files"])
         base = str(backbone.get("base") or backbone["name"])
         if base.startswith("artifact:"):
@@ -199,6 +201,14 @@ def read_saved(name: str, folder: Path) -> SavedBackbone:
             mend="copy the whole folder again from where it was made.",
         )
     return found
+
+
+def _writes(name: str, folder: Path) -> BackboneError:
+    return BackboneError(
+        f"backbone {name!r}: the model in {folder} writes text, and gives no features of a whole one.",
+        expected="a model that was fitted on labelled items, or an encoder such as all-minilm-l6-v2.",
+        mend=f'headstart generate {folder} "PROMPT" has it write; --task generate takes it as a source.',
+    )
 
 
 def settings_checksum(folder: Path) -> str:

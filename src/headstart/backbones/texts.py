@@ -6,6 +6,7 @@ import copy
 import difflib
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,6 +20,7 @@ from headstart.backbones.encoder import (
 )
 from headstart.backbones.info import BackboneInfo
 from headstart.backbones.pooling import Pooling
+from headstart.backbones.word_encoder import WordEncoder
 from headstart.errors import BackboneError
 from headstart.preprocess.text import TextPreprocess
 
@@ -32,9 +34,11 @@ class TextBackbone:
 
     info: BackboneInfo
     preprocess: TextPreprocess
-    encoder: Encoder
+    encoder: Encoder | WordEncoder
     why_untraced: str = ""
     """Why it cannot be cut, where it cannot."""
+    mostly_linear: bool = True
+    """Whether most of the weights that matter are of linear layers, as in every transformer."""
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -42,9 +46,10 @@ class TextBackbone:
         return tuple(block.name for block in self.info.blocks)
 
     @property
-    def mostly_linear(self) -> bool:
-        """As in every transformer, most of the weights that matter are of linear layers."""
-        return True
+    def layered(self) -> Encoder:
+        """The encoder, of which every backbone that can be cut has one."""
+        assert isinstance(self.encoder, Encoder), "a table of vectors is not cut"
+        return self.encoder
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """Run the whole network.
@@ -112,10 +117,8 @@ class PooledTexts(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Run the network once for each window."""
-        outputs, mask = self.network(in_windows(tokens, self.max_tokens))
-        vectors = [masked_mean(output, mask) for output in outputs]
-        summary = self.network.summarise(outputs[-1], mask)
-        return mean_over_windows(torch.cat([*vectors, summary], dim=1), mask.sum(1), tokens.shape[0])
+        vectors, mask = self.network.pooled(in_windows(tokens, self.max_tokens))
+        return mean_over_windows(vectors, mask.sum(1), tokens.shape[0])
 
 
 class PooledTextPrefix(nn.Module):
@@ -130,7 +133,7 @@ class PooledTextPrefix(nn.Module):
         self.cut = cut
         self.index = backbone.index_of(cut)
         self.kept = tuple(range(self.index + 1))
-        self.network = without_layers(backbone.encoder, range(self.index, backbone.encoder.num_layers))
+        self.network = without_layers(backbone.layered, range(self.index, backbone.layered.num_layers))
         self.max_tokens = backbone.preprocess.max_tokens
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -161,10 +164,10 @@ class TextTail(nn.Module):
         self.max_tokens = backbone.preprocess.max_tokens
         self.pooling = find_text_pooling(backbone)
         if cut is None:
-            self.network: nn.Module = copy.deepcopy(PooledTexts(backbone))
+            self.network: PooledTexts | EncoderTail = copy.deepcopy(PooledTexts(backbone))
             self.own_prefix = "network.network."
         else:
-            self.network = EncoderTail(backbone.encoder, backbone.index_of(cut))
+            self.network = EncoderTail(backbone.layered, backbone.index_of(cut))
             self.own_prefix = "encoder.network."
         self.network.requires_grad_(True)
         if isinstance(self.network, EncoderTail):
@@ -185,25 +188,49 @@ class TextTail(nn.Module):
         counts = mask.sum(1)
         order = torch.argsort(counts, stable=True)
         order = order[counts[order] > 0]
-        parts = [self._run(windows[part], int(counts[part[-1]])) for part in order.split(rows_at_once(windows)) if len(part)]
+        parts = [
+            self._run(windows[part], int(counts[part[-1]]))
+            for part in order.split(len(order) or 1 if self._words else rows_at_once(windows))
+            if len(part)
+        ]
         width = sum(wide for _, wide in self.pooling.slices) - pooled.shape[1]
         vectors = torch.cat(parts) if parts else pooled.new_zeros(0, width)
         back = vectors.new_zeros(len(windows), vectors.shape[1]).index_copy(0, order, vectors)
         return torch.cat([pooled, mean_over_windows(back, counts, len(state))], dim=1)
 
+    def train_tokens(self, ids: np.ndarray) -> None:
+        """Of a table of vectors, let only those of some tokens train; every other network stays as it is.
+
+        Args:
+            ids: of the tokens that occur; below 0 there is none.
+        """
+        encoder = self._words
+        if encoder is not None:
+            encoder.network.train_tokens(ids)
+
+    def settled(self) -> TextTail:
+        """The tail with the source's tensors, under their names; a copy, where `train_tokens` put others in their place."""
+        if self._words is None:
+            return self
+        copied = copy.deepcopy(self)
+        assert copied._words is not None, "as in what was copied"
+        copied._words.network.put_back()
+        return copied
+
+    @property
+    def _words(self) -> WordEncoder | None:
+        whole = self.network
+        return whole.network if isinstance(whole, PooledTexts) and isinstance(whole.network, WordEncoder) else None
+
     def _run(self, windows: torch.Tensor, longest: int) -> torch.Tensor:
         """The vectors of a few windows, cut to the longest of them, by the blocks behind the cut."""
         windows = windows[:, :longest]
-        if isinstance(self.network, EncoderTail):
-            hidden, mask = windows[..., :-1], windows[..., -1] > 0.5
-            encoder: Encoder = self.network.encoder
-            outputs = [hidden, *self.network(hidden, mask)]
-            behind = outputs[1:]
-        else:
-            encoder = self.network.get_submodule("network")  # type: ignore[assignment]
-            outputs, mask = encoder(windows)
-            behind = outputs
-        return torch.cat([*(masked_mean(output, mask) for output in behind), encoder.summarise(outputs[-1], mask)], dim=1)
+        if isinstance(self.network, PooledTexts):
+            return self.network.network.pooled(windows)[0]
+        hidden, mask = windows[..., :-1], windows[..., -1] > 0.5
+        behind = self.network(hidden, mask)
+        summary = self.network.encoder.summarise([hidden, *behind][-1], mask)
+        return torch.cat([*(masked_mean(output, mask) for output in behind), summary], dim=1)
 
 
 def rows_at_once(windows: torch.Tensor) -> int:
@@ -211,42 +238,12 @@ def rows_at_once(windows: torch.Tensor) -> int:
     return ROWS_AT_ONCE if windows.device.type == "cpu" else max(len(windows), 1)
 
 
-def text_blocks(network: PooledTexts | EncoderTail) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Tell the parameters and modules of a tail's network by block: all that is no layer, then each layer.
-
-    Args:
-        network: of a `TextTail`.
-
-    Returns:
-        Names of parameters and of modules, for each block that has parameters, first to last.
-    """
-    encoder, before = (network.encoder, "encoder.") if isinstance(network, EncoderTail) else (network.network, "network.")
-    named = [name for name, _ in network.named_parameters()]
-    if not encoder.layers:
-        return [(tuple(named), tuple(name for name, _ in network.named_children()))]
-    path = f"{before}network.{encoder.layers}"
-    layers = [f"{path}.{number}" for number in range(encoder.num_layers)]
-    around = [
-        name
-        for name, _ in network.named_modules()
-        if name and not _is_in(name, path) and not _is_in(path, name) and _is_in(path, name.rpartition(".")[0])
-    ]
-    rest = tuple(name for name in named if not _is_in(name, path))
-    blocks = [(rest, tuple(around)), *((tuple(n for n in named if _is_in(n, layer)), (layer,)) for layer in layers)]
-    return [(parameters, modules) for parameters, modules in blocks if parameters]
-
-
-def _is_in(name: str, outer: str) -> bool:
-    """Whether a name is that of a module, or of something in it; everything is in ''."""
-    return not outer or name == outer or name.startswith(f"{outer}.")
-
-
 class _StatePrefix(nn.Module):
     """Tokens (B, T) to the state behind a block."""
 
     def __init__(self, backbone: TextBackbone, index: int) -> None:
         super().__init__()
-        self.encoder = backbone.encoder
+        self.encoder = backbone.layered
         self.index = index
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:

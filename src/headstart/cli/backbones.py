@@ -9,6 +9,7 @@ from headstart.features.compile import compiled
 BY_NAME = (
     ("timm:NAME", "image", "weights from the hub"),
     ("hf:NAME", "text", "an encoder of transformers, weights from the hub"),
+    ("vectors:PATH", "text", "word vectors of your own: word2vec, GloVe, fastText's .vec"),
     ("file:PATH", "image, text", "a checkpoint of timm or transformers"),
     ("random:ARCH", "image, text", "untrained"),
     ("artifact:PATH", "image, text", "the backbone of a model that `fit` saved, as it was tuned there"),

@@ -64,9 +64,11 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     data: DataArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model; must not exist, or be a model.")],
     modality: ModalityOption = "auto",
-    task: Annotated[str, typer.Option(help="auto, single, multi or value.")] = "auto",
+    task: Annotated[str, typer.Option(help="auto, single, multi, value; or generate, for a corpus.")] = "auto",
     backbone: BackboneOption = "auto",
-    strategy: Annotated[str, typer.Option(help="auto, extract, last:K, full or lora.")] = "auto",
+    strategy: Annotated[
+        str, typer.Option(help="auto, extract, last:K, full, lora or contrastive (few labels of texts).")
+    ] = "auto",
     test: TestOption = None,
     label_column: DataOptions.label_column = None,
     item_column: DataOptions.item_column = None,
@@ -87,6 +89,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     find_learning_rate: Annotated[
         bool, typer.Option("--find-learning-rate", help="By range tests, in place of the rule; tells their spread.")
     ] = False,
+    context: Annotated[int | None, typer.Option(help="Language models: tokens of a block, in place of the rule's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted fit.")] = False,
     seed: Annotated[int, typer.Option(help="Of every random step.")] = 0,
     offline: OfflineOption = False,
@@ -96,7 +99,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     """Adapt a pretrained network to DATA, evaluate it, save it."""
     _go_offline(offline)
     from headstart.api.fit import fit as fit_data
-    from headstart.cli.show import Narrator, Shown, show_fit
+    from headstart.cli.generate import show_any_fit
+    from headstart.cli.show import Narrator, Shown
 
     with Narrator(quiet=quiet) as narrator, _told_how_to_go_on(out):
         model = fit_data(
@@ -123,10 +127,29 @@ def fit(  # noqa: PLR0913 - one parameter for each option
             batch_size=batch_size,
             learning_rate=learning_rate,
             find_learning_rate=find_learning_rate or None,
+            context=context,
             resume=resume,
             seed=seed,
         )
-    show_fit(model, out, Shown(as_json=as_json, quiet=quiet))
+    show_any_fit(model, out, Shown(as_json=as_json, quiet=quiet))
+
+
+@app.command()
+def generate(  # noqa: PLR0913 - one parameter for each option
+    artifact: ArtifactArgument,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What comes before; the model goes on from it.")] = "",
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to write at most.")] = 80,
+    temperature: Annotated[float, typer.Option(help="Higher is wilder; 0 always takes the likeliest token.")] = 0.8,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that together have this probability.")] = 0.95,
+    top_k: Annotated[int, typer.Option(help="Draw from so many of the likeliest tokens; 0 is no limit.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed writes the same text.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write text with a language model that was fitted with --task generate."""
+    from headstart.cli.generate import generate_text
+
+    numbers = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+    generate_text(artifact, prompt, numbers, as_json=as_json)
 
 
 @app.command()

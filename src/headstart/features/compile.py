@@ -19,6 +19,7 @@ from typing import Any
 
 from headstart import errors, runtime
 from headstart.backbones.catalog import BackboneSource, open_source
+from headstart.backbones.word_files import clear_vectors
 from headstart.errors import BackboneError, HeadstartError, MissingPackageError, SettingError
 from headstart.features.device import accelerator
 from headstart.features.prefix import OnnxPrefix, Prefix, PrefixSpec, TorchPrefix
@@ -195,7 +196,7 @@ def compiled() -> dict[str, Modality]:
 
 
 def clear_compiled() -> int:
-    """Remove all compiled networks.
+    """Remove all compiled networks, and what was read of files of word vectors.
 
     Returns:
         Bytes freed.
@@ -203,4 +204,4 @@ def clear_compiled() -> int:
     folder = runtime.cache_root() / "compiled"
     freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     shutil.rmtree(folder, ignore_errors=True)
-    return freed
+    return freed + clear_vectors()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from headstart.errors import ArtifactError
-from headstart.records import Modality, Task
+from headstart.records import AnyTask, Modality
 
 FORMAT = 1
 
@@ -22,10 +22,10 @@ class Manifest:
     headstart_version: str
     created: str
     """UTC, ISO 8601."""
-    task: Task
+    task: AnyTask
     modality: Modality
     labels: tuple[str, ...]
-    """In the order of the network's outputs; empty for the value task."""
+    """In the order of the network's outputs; empty for the value and generate tasks."""
     thresholds: tuple[float, ...]
     """From which probability each label is given, for the multi task."""
     preprocess: dict[str, Any]
@@ -110,13 +110,16 @@ class Manifest:
         return cls(**({name: values[name] for name in names} | tuples))
 
 
+_LABELLED = ("single", "multi")
+
+
 def _wrong(values: dict[str, Any]) -> list[str]:
     """Names of the settings that are not what the rest of the code relies on."""
     labels, thresholds = values["labels"], values["thresholds"]
     good = {
-        "task": values["task"] in get_args(Task),
+        "task": values["task"] in get_args(AnyTask),
         "modality": values["modality"] in get_args(Modality),
-        "labels": _are_texts(labels) and len(set(labels)) == len(labels) and bool(labels) == (values["task"] != "value"),
+        "labels": _are_texts(labels) and len(set(labels)) == len(labels) and bool(labels) == (values["task"] in _LABELLED),
         "views": _are_texts(values["views"]),
         "files": isinstance(values["files"], dict) and _are_texts(list(values["files"].values())),
     }

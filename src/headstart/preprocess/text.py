@@ -19,7 +19,7 @@ import numpy as np
 from headstart.errors import ArtifactError, SettingError
 from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.shingles import LEAST_SHARED, RUN, find_near_copies
-from headstart.preprocess.text_findings import notice_texts
+from headstart.preprocess.text_findings import notice_texts, tell_left_out, tell_longer
 from headstart.preprocess.text_items import excerpt, read_text
 from headstart.records import Finding, Modality
 
@@ -58,6 +58,8 @@ class TextPreprocess:
     window after window."""
     max_windows: int = 8
     """For `windows` only: the first so many."""
+    unknown_left_out: bool = False
+    """Whether the network leaves out what the tokenizer does not know, as a table of words does."""
 
     modality: ClassVar[Modality] = "text"
     input_name: ClassVar[str] = "tokens"
@@ -90,7 +92,7 @@ class TextPreprocess:
             "fitting": self.fitting,
             "max_windows": self.max_windows,
             "tokenizer_sha256": hashlib.sha256(self.tokenizer.encode()).hexdigest(),
-        }
+        } | ({"unknown_left_out": True} if self.unknown_left_out else {})
 
     @staticmethod
     def from_json(spec: Mapping[str, Any], read: Callable[[str], bytes]) -> TextPreprocess:
@@ -108,7 +110,7 @@ class TextPreprocess:
         """
         mend = "use the files as headstart wrote them, or a headstart as new as the one that wrote them."
         names = {"kind", "rules", "max_tokens", "fitting", "max_windows", "tokenizer_sha256"}
-        if set(spec) != names or (spec["kind"], spec["rules"]) != ("text", RULES):
+        if set(spec) - {"unknown_left_out"} != names or (spec["kind"], spec["rules"]) != ("text", RULES):
             seen = {key: spec.get(key) for key in ("kind", "rules")}
             wrong = ", ".join(sorted(map(str, set(spec) ^ names))) or "none missing or unknown"
             raise ArtifactError(
@@ -120,6 +122,7 @@ class TextPreprocess:
         if hashlib.sha256(content).hexdigest() != spec["tokenizer_sha256"]:
             raise ArtifactError(f"{TOKENIZER} is another than the recipe names.", expected="the file it came with.", mend=mend)
         settings = {name: spec[name] for name in ("max_tokens", "fitting", "max_windows")}
+        settings["unknown_left_out"] = spec.get("unknown_left_out") is True
         try:
             return TextPreprocess(tokenizer=content.decode(), **settings)
         except (SettingError, TypeError) as problem:
@@ -254,7 +257,10 @@ class TextPreprocess:
             items: by id; all can be read, and some hundreds of them tell enough.
         """
         encodings = self.opened.encode_batch([read_text(item) for item in items.values()], add_special_tokens=False)
-        return notice_texts(dict(zip(items, encodings, strict=True)), self._unknown, self.room, self.fitting)
+        found = dict(zip(items, encodings, strict=True))
+        if self.unknown_left_out and self._unknown is not None:
+            return [*tell_left_out(found, self._unknown), *tell_longer(found, self.room, self.fitting)]
+        return notice_texts(found, self._unknown, self.room, self.fitting)
 
     def illustrate(self, item: object) -> dict[str, str]:
         """The beginning of the text, as `excerpt`."""

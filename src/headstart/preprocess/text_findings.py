@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MOST_UNKNOWN = 0.02
 """Of all tokens; English mails have under 0.001, and a language that a tokenizer does not know far more."""
+MOST_LEFT_OUT = 0.2
+"""Of all words, where those without a vector are left out: a fifth of a text is more than names and misspellings."""
 WORST_TEXT = 0.2
 """Of a text's own tokens, from where on the text is named."""
 _READ = {
@@ -33,7 +35,36 @@ def notice_texts(encodings: Mapping[str, tokenizers.Encoding], unknown: int | No
     Returns:
         A warning, a note, both or neither.
     """
-    return [*_tell_unknown(encodings, unknown), *_tell_longer(encodings, room, fitting)]
+    return [*_tell_unknown(encodings, unknown), *tell_longer(encodings, room, fitting)]
+
+
+def tell_left_out(encodings: Mapping[str, tokenizers.Encoding], unknown: int) -> list[Finding]:
+    """Say what share of the words of some texts has no vector, and is left out.
+
+    Args:
+        encodings: of each text, by its id.
+        unknown: the token that stands for a word without a vector.
+
+    Returns:
+        A note; a warning from a fifth of all words on, or where some texts have no word with a vector.
+    """
+    counts = {id_: (encoding.ids.count(unknown), len(encoding.ids)) for id_, encoding in encodings.items()}
+    total, missed = (sum(column) for column in ((pair[1] for pair in counts.values()), (pair[0] for pair in counts.values())))
+    empty = tuple(sorted(id_ for id_, (count, length) in counts.items() if count == length))
+    share = missed / max(total, 1)
+    grave = share >= MOST_LEFT_OUT or len(empty) > MOST_UNKNOWN * len(counts)
+    none = f" {len(empty):,} of the texts have no other words, and look all alike to it." if empty else ""
+    return [
+        Finding(
+            kind="unknown_words",
+            severity="warning" if grave else "info",
+            items=empty,
+            message=f"{share:.1%} of the words of {len(counts):,} texts looked at have no vector and are left out.{none}",
+            mend="choose vectors for this language and kind of text, or a backbone that reads pieces of words: --backbone auto."
+            if grave
+            else "nothing: names, numbers and misspelt words seldom have one.",
+        )
+    ]
 
 
 def _tell_unknown(encodings: Mapping[str, tokenizers.Encoding], unknown: int | None) -> list[Finding]:
@@ -57,7 +88,14 @@ def _tell_unknown(encodings: Mapping[str, tokenizers.Encoding], unknown: int | N
     ]
 
 
-def _tell_longer(encodings: Mapping[str, tokenizers.Encoding], room: int, fitting: str) -> list[Finding]:
+def tell_longer(encodings: Mapping[str, tokenizers.Encoding], room: int, fitting: str) -> list[Finding]:
+    """Say how many texts are longer than the network reads at once, and what becomes of those.
+
+    Args:
+        encodings: of each text, by its id, without special tokens.
+        room: tokens that are read at once.
+        fitting: what becomes of longer texts.
+    """
     longer = [id_ for id_, encoding in encodings.items() if len(encoding.ids) > room]
     if not longer:
         return []

@@ -154,6 +154,9 @@ def _describe_trained(report: dict[str, Any], strategy: str) -> str:
     if strategy == "lora":
         return "Low-rank changes to the linear layers were trained together with the head, and merged into the weights."
     cut = (report.get("tuning") or {}).get("cut")
+    if strategy == "contrastive":
+        behind = f"the blocks behind {show(cut)}" if cut else "the whole network"
+        return f"Pairs of items drew features of one label together by {behind}{amount}; then the head was solved on them."
     behind = f"Everything up to {show(cut)} stayed frozen; the blocks behind it" if cut else "The last blocks"
     return f"{behind} were trained together with the head{amount}."
 

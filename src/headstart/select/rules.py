@@ -33,6 +33,16 @@ FEWEST_EPOCHS_OF_TEXTS = 2
 FOR_PICTURES = ("num_views", "mixup", "cutmix")
 # A small encoder wants higher rates than BERT itself, which was tuned with 2e-5 to 5e-5 (Devlin et al. 2018, appendix A.3).
 TEXT_RATES = {"head_rate": 1e-4, "backbone_rate": 1e-4, "block_decay": 0.9, "weight_decay": 1e-2}
+# Of a table of word vectors, whose root mean square is 1: a vector trains only in the batches that hold its word, and the head
+# begins solved.
+WORD_RATES = {"head_rate": 1e-4, "backbone_rate": 1e-2, "weight_decay": 0.0}
+# Of pairs: a few large steps of batches in which every two texts are a pair. Somewhat more than the last half of the blocks.
+PAIR_RATES = {"head_rate": 3e-4, "backbone_rate": 3e-4, "weight_decay": 1e-2}
+PAIR_STEPS, PAIR_BATCH, SHARE_BY_PAIRS = 10, 32, 0.6
+# Of each label in a batch, on average, so that it has pairs of one label.
+TEXTS_OF_A_LABEL = 4
+# Labels a class between which SetFit's own results have contrastive fine-tuning ahead of a linear probe (six tasks, 10 seeds).
+LEAST_LABELS_OF_PAIRS, MOST_LABELS_OF_PAIRS = 8, 64
 # Of a head that is trained alone, on features that stay as they are.
 HEAD_RATE = 1e-3
 
@@ -55,7 +65,7 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
     """Choose every number of a training.
 
     Args:
-        strategy: 'last:K', 'full', 'lora' or 'head'.
+        strategy: 'last:K', 'full', 'lora', 'contrastive' or 'head'.
         facts: of data, device and network.
         settings: whose epochs, learning_rate and batch_size overrule the rules.
 
@@ -66,8 +76,11 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
         SettingError: if an overruling number cannot work.
     """
     # A head on features that stay as they are learns from random weights in as many steps as a network that is tuned.
-    steps = _num_steps(facts if strategy != "head" else replace(facts, pretrained=True))
-    batch_size = settings.batch_size or _batch_size(facts)
+    by_pairs = strategy == "contrastive"
+    steps = PAIR_STEPS if by_pairs else _num_steps(facts if strategy != "head" else replace(facts, pretrained=True))
+    batch_size = settings.batch_size or (
+        min(max(PAIR_BATCH, TEXTS_OF_A_LABEL * facts.num_classes), facts.num_items) if by_pairs else _batch_size(facts)
+    )
     epochs = settings.epochs or min(max(math.ceil(steps * batch_size / facts.num_items), _fewest_epochs(facts)), MOST_EPOCHS)
     numbers: dict[str, Any] = {
         "epochs": epochs,
@@ -77,14 +90,18 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
         "mixup": 0.1 if facts.num_items >= MIXUP_ITEMS and facts.modality == "image" else 0.0,
         "num_views": _num_views(strategy, facts, epochs),
         "norm_statistics": "kept" if facts.pretrained else "updated",
-        "averaging": "ema" if facts.pretrained else "none",
+        "averaging": "ema" if facts.pretrained and not by_pairs else "none",
         "hidden": settings.hidden_layers,
         "dropout": settings.head_dropout,
-        "interpolations": (0.25, 0.5, 0.75, 1.0) if facts.pretrained and strategy != "head" else (1.0,),
+        "interpolations": (0.25, 0.5, 0.75, 1.0) if facts.pretrained and strategy not in {"head", "contrastive"} else (1.0,),
     }
     reasons = {
         "epochs": "as asked" if settings.epochs else f"{steps} steps of {batch_size} for {facts.num_items} samples",
-        "head_rate": "as asked" if settings.learning_rate is not None else "the head begins solved, and moves by little",
+        "head_rate": "as asked"
+        if settings.learning_rate is not None
+        else ""
+        if by_pairs
+        else "the head begins solved, and moves by little",
         "num_views": "" if numbers["num_views"] else f"{_what_trains(strategy, facts)} have no augmented views",
         "mixup": f"from {MIXUP_ITEMS:,} samples on" if facts.modality == "image" else "tokens of two texts cannot be mixed",
     }
@@ -164,13 +181,15 @@ def _rates(strategy: str, facts: Circumstances) -> dict[str, float]:
     if strategy == "head":
         return {"head_rate": HEAD_RATE, "backbone_rate": HEAD_RATE, "weight_decay": 1e-2}
     if not facts.pretrained and facts.modality == "text":
-        return {"head_rate": 5e-4, "backbone_rate": 5e-4, "weight_decay": 5e-2}
+        return {"head_rate": 5e-4, "backbone_rate": 5e-4, "weight_decay": 5e-2} if facts.transformer else WORD_RATES
     if not facts.pretrained:
         return {"head_rate": 2e-3, "backbone_rate": 2e-3, "weight_decay": 5e-2}
+    if strategy == "contrastive":
+        return PAIR_RATES
     if strategy == "lora":
         return {"head_rate": 1e-3, "backbone_rate": 1e-3, "weight_decay": 0.0}
     if facts.modality == "text":
-        return TEXT_RATES
+        return TEXT_RATES if facts.transformer else WORD_RATES
     if facts.transformer:
         return {"head_rate": 1e-4, "backbone_rate": 5e-5, "block_decay": 0.75, "weight_decay": 5e-2}
     # The head is solved already; a higher rate for it undoes that before the blocks have moved.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,9 @@ from headstart.select.gate import Verdict
 from headstart.select.rules import (
     LEAST_ITEMS,
     LEAST_LABELS_A_CLASS,
+    LEAST_LABELS_OF_PAIRS,
     MANY_ITEMS,
+    MOST_LABELS_OF_PAIRS,
     Circumstances,
 )
 
@@ -78,20 +81,74 @@ def propose(dataset: Dataset, splits: Splits, facts: Circumstances) -> tuple[tup
         return (), f"too few items to tune: {facts.num_items} train, fewer than {LEAST_ITEMS}"
     counts = Counter(label for id_ in splits.train for label in dataset.by_id[id_].labels)
     typical = float(np.median(list(counts.values()))) if counts else facts.num_items
+    by_pairs: tuple[str, ...] = ()
+    if facts.pretrained and LEAST_LABELS_OF_PAIRS <= typical <= MOST_LABELS_OF_PAIRS and not why_no_pairs(dataset, splits):
+        by_pairs = ("contrastive",)
+    if typical < LEAST_LABELS_A_CLASS and by_pairs:
+        return by_pairs, ""
     if typical < LEAST_LABELS_A_CLASS:
         return (), f"too few labels to tune: {typical:g} a class, fewer than {LEAST_LABELS_A_CLASS}"
     if not facts.pretrained:
         return ("full",), ""
     # A small encoder of short texts trains as a whole in minutes: whether there is time for it is measured, not guessed.
     whole = facts.device != "cpu" or facts.num_items < MANY_ITEMS or facts.modality == "text"
-    return ("full", "last:2") if whole else ("last:2",), ""
+    return (*by_pairs, *(("full", "last:2") if whole else ("last:2",))), ""
+
+
+def why_no_pairs(dataset: Dataset, splits: Splits) -> str:
+    """Why the data have no pairs of texts with one label that contrastive fine-tuning could learn from; '' where they have.
+
+    Args:
+        dataset: the samples.
+        splits: who trains.
+    """
+    if dataset.modality != "text":
+        return f"the items are {dataset.modality}s"
+    if dataset.task != "single":
+        return f"the task is {dataset.task}"
+    counts = Counter(label for id_ in splits.train for label in dataset.by_id[id_].labels)
+    lone = sorted(label for label, count in counts.items() if count < 2)
+    if len(counts) < 2:
+        return f"there is one label, {next(iter(counts), None)!r}"
+    return f"label {lone[0]!r} has one text that trains" if lone else ""
+
+
+def check_pairs(strategy: str, dataset: Dataset, splits: Splits) -> None:
+    """Make sure the data have the pairs that a strategy learns from.
+
+    Args:
+        strategy: any.
+        dataset: the samples.
+        splits: who trains.
+
+    Raises:
+        SettingError: if the strategy is contrastive, and they have none.
+    """
+    why = why_no_pairs(dataset, splits) if strategy == "contrastive" else ""
+    if why:
+        raise SettingError(
+            f"strategy is 'contrastive', and {why}.",
+            expected="texts with one label each, two labels or more, and two texts of each that train.",
+            mend="--strategy auto, or more labelled texts.",
+        )
+
+
+def possible(strategies: Sequence[str], info: BackboneInfo) -> tuple[str, ...]:
+    """Those of some strategies that a backbone has blocks for; one whose blocks are all there are is the same as 'full'.
+
+    Args:
+        strategies: 'last:K', 'full' or 'lora'.
+        info: of the backbone.
+    """
+    count = sum(block.num_parameters > 0 for block in info.blocks)
+    return tuple(each for each in strategies if not each.startswith("last:") or int(each.removeprefix("last:")) < count)
 
 
 def check_strategy(strategy: str, info: BackboneInfo) -> str:
     """Make sure a backbone has the blocks that a strategy tunes.
 
     Args:
-        strategy: 'auto', 'extract', 'last:K', 'full' or 'lora'.
+        strategy: 'auto', 'extract', 'last:K', 'full', 'lora' or 'contrastive'.
         info: of the backbone.
 
     Returns:

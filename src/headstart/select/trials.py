@@ -11,11 +11,12 @@ import numpy as np
 from headstart.data.folds import VALID_FOLDS, cross_validation_folds, group_names, split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.features.extract import Progress
+from headstart.select.contrastive import train_strategy
 from headstart.select.floor import Calibration, Floor, FloorPlan, calibrate, find_floor
 from headstart.select.gate import Verdict, hold_gate
 from headstart.select.rules import FEWEST_EPOCHS, with_epochs, with_rate
 from headstart.select.scoring import scores_of
-from headstart.select.tuned import Prepared, build_network, train, train_from_floor, training_set
+from headstart.select.tuned import Prepared, build_network, train, training_set
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.plan import TuningPlan
 from headstart.tuning.rate_range import find_learning_rate
@@ -82,7 +83,7 @@ def try_strategy(
         rest = tuple(id_ for id_, place in zip(ids, folds, strict=True) if place != fold)
         floor = find_floor(ground.table, dataset, replace(ground.splits, train=rest), labels, floor_plan)
         checkpoint = checkpoints[fold] if checkpoints else None
-        trained = train_from_floor(prepared, floor_plan, labels, rest, checkpoint=checkpoint, may_stop=may_stop)
+        trained = train_strategy(prepared, floor_plan, labels, rest, checkpoint=checkpoint, may_stop=may_stop)
         tuned.append(scores_of(trained.network, prepared.inputs, held))
         plain.append(floor.tempered_scores(ground.table, held))
         asked += held
@@ -122,7 +123,7 @@ def least_passes(plan: TuningPlan) -> int:
     Args:
         plan: of the strategy.
     """
-    if plan.strategy.startswith("last:"):
+    if plan.by_pairs or plan.strategy.startswith("last:"):
         return 1 + plan.num_views
     return math.ceil(LEAST_PASSES_AN_EPOCH * min(plan.epochs, FEWEST_EPOCHS))
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from headstart.backbones.catalog import BackboneSource
@@ -27,7 +28,7 @@ from headstart.records import Dataset, Splits
 from headstart.select.floor import Floor, FloorPlan, find_floor
 from headstart.select.futility import LEAST_TO_TELL, StopIfWorse
 from headstart.select.hidden import HiddenHead, train_hidden
-from headstart.select.rules import HEAD_RATE
+from headstart.select.rules import HEAD_RATE, SHARE_BY_PAIRS
 from headstart.select.scoring import calibrated_loss
 from headstart.tuning.augment import Augmentation
 from headstart.tuning.averaging import interpolated
@@ -36,7 +37,7 @@ from headstart.tuning.callbacks.stopping import EarlyStopping, kept_epoch
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.inputs import Inputs, ItemInputs, StateInputs
 from headstart.tuning.loop import Outcome, tune
-from headstart.tuning.lora import adapt_linear_layers, merge_adapters
+from headstart.tuning.lora import adapt_linear_layers
 from headstart.tuning.network import TrainedHead, TunableNetwork
 from headstart.tuning.plan import TuningPlan
 from headstart.tuning.training import TrainingSet
@@ -92,10 +93,16 @@ class Trained:
 
 def cut_before(backbone: AnyBackbone, strategy: str) -> str | None:
     """The block that a strategy cuts behind; None for none."""
-    if not strategy.startswith("last:"):
-        return None
     weighty = [block.name for block in backbone.info.blocks if block.num_parameters]
-    first = weighty[-int(strategy.removeprefix("last:"))]
+    if strategy == "contrastive":
+        count = round(len(weighty) * SHARE_BY_PAIRS)
+        if backbone.why_untraced or not 1 <= count < len(weighty):
+            return None
+    elif strategy.startswith("last:"):
+        count = int(strategy.removeprefix("last:"))
+    else:
+        return None
+    first = weighty[-count]
     return backbone.blocks[backbone.blocks.index(first) - 1]
 
 
@@ -124,6 +131,8 @@ def prepare(ground: Ground, plan: TuningPlan, progress: Progress | None = None) 
         items = ItemInputs(
             preprocess=table.preprocess, samples=dataset.by_id, digests=digests, augmentation=augmentation, views=views
         )
+        if isinstance(tail, TextTail) and ground.source.static:
+            tail.train_tokens(np.concatenate([items.load([id_], None)[0].ravel() for id_ in learning]))
         yield Prepared(ground=ground, plan=plan, cut=None, inputs=items, tail=tail, note="")
         return
     prefix = compile_prefix(ground.source, image_size=ground.image_size, cut=cut).wait()
@@ -269,23 +278,3 @@ def training_set(prepared: Prepared, floor: Floor, ids: Sequence[str]) -> Traini
     if prepared.plan.balance != "none" and dataset.task == "single":
         weights = balanced_class_weights(targets, len(floor.labels))
     return TrainingSet(inputs=prepared.inputs, ids=tuple(ids), targets=targets, class_weights=weights, labels=floor.labels)
-
-
-def changed_tensors(prepared: Prepared, trained: Trained) -> dict[str, torch.Tensor]:
-    """The tensors of the backbone that training changed, by the backbone's own names.
-
-    Args:
-        prepared: with the source's tail.
-        trained: the network.
-    """
-    tail = trained.network.tail
-    if tail is None:
-        return {}
-    if prepared.plan.strategy == "lora":
-        merge_adapters(tail)
-    source = prepared.tail.network.state_dict()
-    return {
-        name.removeprefix(prepared.tail.own_prefix): tensor.cpu().contiguous()
-        for name, tensor in tail.network.state_dict().items()
-        if not torch.equal(tensor.cpu(), source[name])
-    }

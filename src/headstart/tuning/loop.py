@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ import torch
 from headstart import runtime
 from headstart.errors import TuningError
 from headstart.inference import ordered_map
-from headstart.records import Task
+from headstart.records import AnyTask
 from headstart.tuning.averaging import make_average
 from headstart.tuning.callbacks.base import Callback, as_numbers, call, check_callbacks
 from headstart.tuning.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from headstart.tuning.contrastive import count_alike, pair_losses
 from headstart.tuning.device import make_accelerator, placed, total_of
-from headstart.tuning.losses import Loss, count_right, make_loss
-from headstart.tuning.network import TunableNetwork
+from headstart.tuning.losses import Loss, count_right, make_loss, scale_of, score_of
+from headstart.tuning.network import Trainable
 from headstart.tuning.optimiser import learning_rate_share, make_optimiser, set_rates, unfreeze
 from headstart.tuning.plan import TuningPlan
 from headstart.tuning.stepping import LoadedBatch, Stepper
@@ -41,11 +43,11 @@ class Outcome:
 
 
 def tune(
-    network: TunableNetwork,
+    network: Trainable,
     train: TrainingSet,
     valid: TrainingSet,
     *,
-    task: Task,
+    task: AnyTask,
     plan: TuningPlan,
     callbacks: Sequence[Callback] = (),
     checkpoint: Checkpoint | None = None,
@@ -96,10 +98,10 @@ def tune(
 class _Loop:
     def __init__(
         self,
-        network: TunableNetwork,
+        network: Trainable,
         train: TrainingSet,
         valid: TrainingSet,
-        task: Task,
+        task: AnyTask,
         plan: TuningPlan,
         callbacks: Sequence[Callback],
     ) -> None:
@@ -118,9 +120,13 @@ class _Loop:
             is_main_process=self.accelerator.is_main_process,
         )
         self.average = make_average(network, plan)
-        scale = float(train.targets.std()) if task == "value" else 1.0
-        loss = make_loss(task, label_smoothing=plan.label_smoothing, scale=scale or 1.0)
-        self.plain_loss: Loss = make_loss(task, scale=scale or 1.0)
+        loss = make_loss(task, label_smoothing=plan.label_smoothing, scale=scale_of(task, train.targets))
+        # Tokens are averaged over those of the set itself; values are told in one unit for both sets.
+        unit = valid.targets if task == "generate" else train.targets
+        self.plain_loss: Loss = make_loss(task, scale=scale_of(task, unit))
+        self.count_right = partial(count_right, task)
+        if plan.by_pairs:
+            loss, self.plain_loss, self.count_right = pair_losses, pair_losses, partial(count_alike)
         self.stepper = Stepper(self.accelerator, wrapped, self.training, train, loss)
         self.chances = train.sample_chances(plan.balance)
         watched = ValidationData(ids=valid.ids, targets=valid.targets, inputs=valid.inputs)
@@ -190,11 +196,10 @@ class _Loop:
                 scores = network(*(placed(tensor, device) for tensor in batch.inputs)).float()
                 targets = self.valid.tensors(batch.own, self.task).to(device)
                 loss += float(self.plain_loss(scores, targets).sum())
-                right += count_right(self.task, scores, targets)
+                right += self.count_right(scores, targets)
         count = len(self.valid.ids)
         loss, right = (total_of(number, self.accelerator) / count for number in (loss, right))
-        score = {"valid_rmse": math.sqrt(-right)} if self.task == "value" else {"valid_accuracy": right}
-        logs = {"valid_loss": loss, **score}
+        logs = {"valid_loss": loss, **score_of(self.task, loss, right)}
         self.notify("on_validation_end", logs)
         return logs
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import nn
@@ -30,22 +30,46 @@ def adapt_linear_layers(tail: Tail, plan: TuningPlan, backbone: str) -> None:
         SettingError: if less than half of the weights of linear and convolutional layers are in linear ones: the adapters would
             miss most of a convolutional network, whatever small linear layers it has.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
     linear = {name: module for name, module in tail.network.named_modules() if isinstance(module, nn.Linear)}
     share = _weights_of(linear.values()) / max(_weights_of(tail.network.modules()), 1)
     if share < LEAST_LINEAR_SHARE:
         raise SettingError(
             f"LoRA adapts linear layers, and of the weights of {backbone!r} {share:.0%} are in such layers.",
             expected="a transformer (ViT, DINOv2, Swin, …), with half of its weights or more in linear layers.",
-            mend="--strategy last:2 or full, or a transformer: --backbone timm:vit_small_patch16_224.",
+            mend="--strategy last:2 or full, or a transformer: --backbone timm:vit_small_patch16_224 or all-minilm-l6-v2.",
         )
-    tail.network.requires_grad_(False)
-    # rsLoRA: divided by the root of the rank, updates are of one size whatever the rank (Kalajdzievski 2023, arXiv 2312.03732).
-    config = LoraConfig(r=plan.lora_rank, lora_alpha=ALPHA, target_modules=list(linear), use_rslora=True)
+    adapt_layers(tail.network, list(linear), plan)
+
+
+def adapt_layers(network: nn.Module, names: Collection[str], plan: TuningPlan) -> None:
+    """Freeze a network, and put a trainable adapter beside some of its layers.
+
+    Args:
+        network: changed in place.
+        names: of modules, of which those that are linear get one.
+        plan: with rank and seed.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    network.requires_grad_(False)
+    kinds = {name: type(module).__name__ for name, module in network.named_modules() if name in names}
+    linear = [name for name, kind in kinds.items() if isinstance(network.get_submodule(name), nn.Linear)]
+    # GPT-2's own linear layers, whose weights lie the other way round.
+    turned = [name for name, kind in kinds.items() if kind == "Conv1D"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        inject_adapter_in_model(config, tail.network)
+        for targets, fan_in_fan_out in ((linear, False), (turned, True)):
+            if targets:
+                # rsLoRA: divided by the root of the rank, updates are of one size whatever the rank (Kalajdzievski 2023,
+                # arXiv 2312.03732).
+                config = LoraConfig(
+                    r=plan.lora_rank,
+                    lora_alpha=ALPHA,
+                    target_modules=targets,
+                    use_rslora=True,
+                    fan_in_fan_out=fan_in_fan_out,
+                )
+                inject_adapter_in_model(config, network)
 
 
 def merge_adapters(tail: Tail) -> None:
@@ -54,13 +78,22 @@ def merge_adapters(tail: Tail) -> None:
     Args:
         tail: changed in place; then it has the parameters, and their names, that it had before it was adapted.
     """
+    merge_layers(tail.network)
+
+
+def merge_layers(network: nn.Module) -> None:
+    """Add every adapter of a network to the layer it stands beside, and take it away.
+
+    Args:
+        network: changed in place.
+    """
     from peft.tuners.lora import Linear
 
-    for name, module in list(tail.network.named_modules()):
+    for name, module in list(network.named_modules()):
         if isinstance(module, Linear):
             module.merge()
             owner, _, last = name.rpartition(".")
-            setattr(tail.network.get_submodule(owner), last, module.base_layer)
+            setattr(network.get_submodule(owner), last, module.base_layer)
 
 
 def _weights_of(modules: Iterable[nn.Module]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +13,8 @@ from torch import fx, nn
 
 from headstart.backbones.encoder import EncoderTail
 from headstart.backbones.parts import Tail
-from headstart.backbones.texts import PooledTexts, text_blocks
+from headstart.backbones.text_blocks import text_blocks
+from headstart.backbones.texts import PooledTexts
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import Head, MlpHead
 from headstart.tuning.plan import NormStatistics, TuningPlan
@@ -147,7 +149,19 @@ class TrainedHead(nn.Module):
         return LinearHead(kind="tuned", weight=weight, bias=bias)
 
 
-class TunableNetwork(nn.Module):
+class Trainable(nn.Module, ABC):
+    """What the loop trains: from the two arrays of a batch to what the task's loss takes for scores."""
+
+    @abstractmethod
+    def rest_norms(self) -> None:
+        """Put normalisation with statistics of a batch into evaluation mode."""
+
+    @abstractmethod
+    def blocks(self) -> list[list[str]]:
+        """Names of the trainable parameters outside of the head, by block, first block first."""
+
+
+class TunableNetwork(Trainable):
     """From the state at a cut and the pooled features before it to scores.
 
     With no tail the features come as they are, and only the head trains.

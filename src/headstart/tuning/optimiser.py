@@ -6,14 +6,14 @@ import math
 
 import torch
 
-from headstart.tuning.network import TunableNetwork
+from headstart.tuning.network import Trainable
 from headstart.tuning.plan import TuningPlan
 
 # Devices on which torch updates the weights of a group in one sweep, much faster than by one operation after the other.
 FUSED = ("cpu", "cuda", "mps")
 
 
-def make_optimiser(network: TunableNetwork, plan: TuningPlan, *, device: str = "cpu") -> torch.optim.Optimizer:
+def make_optimiser(network: Trainable, plan: TuningPlan, *, device: str = "cpu") -> torch.optim.Optimizer:
     """AdamW in groups: the head, then the blocks from the head backwards; matrices decay, biases and norms do not.
 
     Args:
@@ -55,7 +55,7 @@ def set_rates(optimiser: torch.optim.Optimizer, head_rate: float) -> None:
         group["lr"] = head_rate * group["share"]
 
 
-def unfreeze(network: TunableNetwork, plan: TuningPlan, epoch: int) -> None:
+def unfreeze(network: Trainable, plan: TuningPlan, epoch: int) -> None:
     """Let blocks train by their turn, from the head backwards.
 
     Args:
@@ -71,7 +71,7 @@ def unfreeze(network: TunableNetwork, plan: TuningPlan, epoch: int) -> None:
             parameters[name].requires_grad_(epoch >= (depth + 1) * plan.unfreeze_every)
 
 
-def pull_to_source(network: TunableNetwork, source: dict[str, torch.Tensor], strength: float) -> None:
+def pull_to_source(network: Trainable, source: dict[str, torch.Tensor], strength: float) -> None:
     """Add the gradient of strength / 2 times the squared distance to the source weights (L2-SP), the head's left out.
 
     Args:

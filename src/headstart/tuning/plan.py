@@ -22,7 +22,7 @@ class TuningPlan:
     """
 
     strategy: str
-    """'last:K', 'full', 'lora', or 'head' for a trained head on frozen features."""
+    """'last:K', 'full', 'lora', 'contrastive', or 'head' for a trained head on frozen features."""
     epochs: int
     batch_size: int
     """Samples a step of the optimiser sees; halved in memory, not in effect, where memory runs out."""
@@ -86,6 +86,11 @@ class TuningPlan:
         for name in ("label_smoothing", "warm_up", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise _wrong(name, getattr(self, name), "a number in [0, 1)")
+
+    @property
+    def by_pairs(self) -> bool:
+        """Whether features are learned from pairs of samples, and no head with them."""
+        return self.strategy == "contrastive"
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from headstart.records import Task
+from headstart.records import AnyTask
 from headstart.tuning.inputs import Inputs
-from headstart.tuning.network import TunableNetwork
+from headstart.tuning.network import Trainable
 from headstart.tuning.plan import Balance, TuningPlan
 
 
@@ -33,7 +33,7 @@ class TrainingSet:
     labels: tuple[str, ...] = ()
     """K labels in the order of the targets, for whoever shows them; none where nobody does."""
 
-    def tensors(self, rows: np.ndarray, task: Task) -> torch.Tensor:
+    def tensors(self, rows: np.ndarray, task: AnyTask) -> torch.Tensor:
         """Targets of some items, as `make_loss` takes them.
 
         Args:
@@ -74,8 +74,8 @@ class ValidationData:
 class Training:
     """The network in training, and the switches that callbacks may turn."""
 
-    network: TunableNetwork
-    task: Task
+    network: Trainable
+    task: AnyTask
     plan: TuningPlan
     optimiser: torch.optim.Optimizer
     labels: tuple[str, ...] = ()

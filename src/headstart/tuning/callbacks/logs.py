@@ -12,7 +12,7 @@ from typing import Any
 from headstart.errors import MissingPackageError
 from headstart.tuning.callbacks.base import Callback
 
-COLUMNS = ("epoch", "seconds", "train_loss", "valid_loss", "valid_accuracy", "valid_rmse", "learning_rate")
+COLUMNS = ("epoch", "seconds", "train_loss", "valid_loss", "valid_accuracy", "valid_rmse", "valid_perplexity", "learning_rate")
 
 
 class CSVLogger(Callback):

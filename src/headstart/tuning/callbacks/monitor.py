@@ -11,7 +11,7 @@ from headstart.errors import SettingError
 
 Mode = Literal["auto", "min", "max"]
 RISING = ("accuracy", "auc", "precision", "recall", "f1", "r2")
-FALLING = ("loss", "error", "rmse", "mae", "seconds")
+FALLING = ("loss", "error", "rmse", "mae", "perplexity", "seconds")
 
 
 class Monitor:

@@ -90,7 +90,7 @@ class TensorBoard(Callback):
 
     def on_train_end(self, logs: dict[str, Any]) -> None:
         """Write the projector's files, and close."""
-        if self._writer is not None and self.embedded_items:
+        if self._writer is not None and self.embedded_items and self.model.task != "generate":
             self._project()
         self._close()
 
@@ -131,7 +131,7 @@ class TensorBoard(Callback):
         import torch
 
         seen: list[torch.Tensor] = []
-        head = self.model.network.head
+        head = self.model.network.get_submodule("head")
         hook = head.register_forward_pre_hook(lambda _head, given: seen.append(given[0].detach().float().cpu()))
         size = 2 * self.model.plan.batch_size
         try:
@@ -151,7 +151,7 @@ class TensorBoard(Callback):
                 return _one_line(labels[target]) if labels else str(target)
             case "multi":
                 return "|".join(_one_line(labels[k]) if labels else str(k) for k in target.nonzero()[0]) or "none"
-            case "value":
+            case _:
                 return f"{target:g}"
 
     def _close(self) -> None:

@@ -1,0 +1,133 @@
+"""A language model adapted to verses: python benchmarks/language.py [--quick].
+
+A GPT-2 of 4 layers, 256 wide, with a byte-level vocabulary of 4,096, learns English from prose (the Jargon File, fortunes, the
+King James Bible: benchmarks/data/reading.py), once, and is kept in the work folder. Then `headstart fit --task generate` adapts
+it to songs and poems. Perplexity of the same held-out verses: of the model as it was, adapted, and of the same architecture
+trained on the verses alone (with the vocabulary of the prose, which favours it). And an epoch of last:1 beside one of the
+transformers Trainer with the same layers frozen and the same blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import measure
+from measure import HEADSTART, HERE, WORK, at_least, at_most, run_timed, say
+
+LAYERS, WIDTH, HEADS, CONTEXT, VOCABULARY = 4, 256, 4, 256, 4096
+FEW_VERSES = 80
+PROSE_BYTES = {True: 400_000, False: 4_000_000}
+STRATEGIES = ("last:1", "full", "auto")
+# Below this share of another's perplexity it is well below.
+WELL_BELOW = 0.8
+TIMES_FASTER = 2.0
+
+
+def prepare_texts(*, quick: bool) -> tuple[Path, Path]:
+    """The prose, of which a quick run reads the beginning, and the verses."""
+    large, small = WORK / "prose.txt", WORK / "verses.jsonl"
+    if not small.exists():
+        run_timed([sys.executable, HERE / "data" / "reading.py", WORK / "reading", large, small])
+    part = WORK / f"prose-{PROSE_BYTES[quick]}.txt"
+    if not part.exists():
+        # Pieces from the beginning to the end, so that every kind of prose is in them.
+        text = large.read_text(encoding="utf-8")
+        stride = max(1, len(text) * 20_000 // PROSE_BYTES[quick] // 20_000)
+        pieces = [text[start : start + 20_000] for start in range(0, len(text), 20_000)][::stride]
+        part.write_text("".join(pieces), encoding="utf-8")
+    few = WORK / "verses-few.jsonl"
+    few.write_text("".join(small.read_text(encoding="utf-8").splitlines(keepends=True)[:FEW_VERSES]), encoding="utf-8")
+    return part, few if quick else small
+
+
+def prepare_untrained(prose: Path) -> Path:
+    """The architecture with random weights, and the vocabulary of the prose."""
+    folder = WORK / f"gpt2-untrained-{prose.stem}"
+    if (folder / "model.safetensors").exists():
+        return folder
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train([str(prose)], trainer)
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+    end = wrapped.eos_token_id
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=len(wrapped),
+        n_embd=WIDTH,
+        n_layer=LAYERS,
+        n_head=HEADS,
+        n_positions=CONTEXT,
+        bos_token_id=end,
+        eos_token_id=end,
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+def fit(corpus: Path, out: Path, backbone: Path, strategy: str, *more: str) -> dict[str, Any]:
+    """One `headstart fit --task generate`, and what its report says."""
+    words = ["--task", "generate", "--backbone", f"file:{backbone}", "--strategy", strategy, "--out", out, "--json", *more]
+    done = run_timed([HEADSTART, "fit", corpus, *words])
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    attempts = [
+        {
+            "strategy": attempt["strategy"],
+            "told": attempt["told"],
+            "epoch_seconds": [round(row["seconds"], 3) for row in attempt["history"]],
+            "valid_losses": [round(row["valid_loss"], 4) for row in attempt["history"]],
+            "states": attempt["states"],
+        }
+        for attempt in report["tuning"]["attempts"]
+    ]
+    told = {name: done.told[name] for name in ("test", "strategy", "counts", "seconds")}
+    return {**told, "attempts": attempts, "samples": report["samples"], "wall_seconds": done.seconds}
+
+
+def main() -> None:
+    options = measure.read_options(__doc__)
+    WORK.mkdir(parents=True, exist_ok=True)
+    prose, verses = prepare_texts(quick=options.quick)
+    untrained = prepare_untrained(prose)
+    pretrained = WORK / f"gpt2-{prose.stem}.hs"
+    if not (pretrained / "headstart.json").exists():
+        say("pre-training")
+        fit(prose, pretrained, untrained, "full", "--epochs", "1")
+    found: dict[str, Any] = {"pretraining": json.loads((pretrained / "report.json").read_text(encoding="utf-8"))["summary"]}
+    epochs = ("--epochs", "3") if options.quick else ()
+    with measure.scratch_folder() as scratch:
+        for strategy in STRATEGIES:
+            found[strategy] = fit(verses, scratch / "adapted.hs", pretrained, strategy, *epochs)
+            say(f"{strategy}: {found[strategy]['test']['perplexity']:.1f}")
+        found["from scratch"] = fit(verses, scratch / "scratch.hs", untrained, "full", *epochs)
+        peer = [sys.executable, HERE / "peers" / "trainer_last.py", pretrained, verses, str(CONTEXT), "1"]
+        found["trainer"] = run_timed(peer).told
+    ours = statistics.median(found["last:1"]["attempts"][0]["epoch_seconds"])
+    theirs = statistics.median(found["trainer"]["seconds"])
+    found["epoch_seconds"] = {"headstart": ours, "trainer": theirs}
+    test = found["auto"]["test"]
+    scratch_perplexity = found["from scratch"]["test"]["perplexity"]
+    targets = [
+        at_most("perplexity adapted / unadapted", test["perplexity"] / test["unadapted_perplexity"], WELL_BELOW),
+        at_most("perplexity adapted / trained from scratch", test["perplexity"] / scratch_perplexity, WELL_BELOW),
+        at_least("last:1: seconds an epoch, the transformers Trainer / ours", theirs / ours, TIMES_FASTER),
+    ]
+    data = "songs and poems of Debian's fortunes; pre-trained on prose (benchmarks/data/reading.py)"
+    measure.write_result("language", data=data, values=found, targets=targets, quick=options.quick)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""What `texts.py` measures beside the floor: against SetFit and sentence-transformers, and texts that are tuned on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import forward
+import headstart
+import measure
+from headstart.backbones import locate
+from headstart.evidence.intervals import paired_bootstrap
+from headstart.features import compile_prefix, extract
+from headstart.features.extract import _in_batches
+from headstart.features.store import clear
+from headstart.inference import ordered_map
+from headstart.records import Sample
+from headstart.runtime import cache_root
+from measure import HEADSTART, HERE, WORK, Target, at_least, exactly, run_timed, say, summarise
+
+Rows = list[dict[str, str]]
+LABELS_A_CLASS = (8, 16)
+OTHERS = 1_000
+WAYS = ("auto", "contrastive")
+WARMING = 1_000
+"""The seed of a draw that no number is taken from."""
+FEW = 100
+TUNED_BUDGET = "40m"
+
+
+def measure_setfit(movies: Rows, options: Any) -> dict[str, Any]:
+    """`fit` against SetFit's trainer, on the same labels and backbone; both answer the same other texts."""
+    sizes, draws, asked = ((8,), 1, 60) if options.quick else (LABELS_A_CLASS, 5, OTHERS)
+    with measure.scratch_folder() as scratch:
+        # What a cache holds after its first fit of any texts: the network, whole and cut.
+        for way in WAYS:
+            _write_few(movies, sizes[-1], scratch, seed=WARMING, asked=1)
+            _fit_and_ask(way, scratch)
+        found = {str(size): [_hold_round(movies, size, scratch, draw, asked) for draw in range(draws)] for size in sizes}
+    return {"labels_a_class": {size: _told_of(rounds) for size, rounds in found.items()}}
+
+
+def _hold_round(movies: Rows, a_class: int, scratch: Path, draw: int, asked: int) -> dict[str, Any]:
+    _write_few(movies, a_class, scratch, seed=draw, asked=asked)
+    sides: dict[str, Any] = {}
+    for way in WAYS:
+        clear(scratch / "cache")  # no side has seen the texts
+        sides[way] = _fit_and_ask(way, scratch)
+    done = run_timed([sys.executable, HERE / "peers" / "setfit_trainer.py", scratch / "train.csv", scratch / "test.csv"])
+    sides["setfit"] = done.told | {"process_seconds": done.seconds}
+    told = ", ".join(f"{side} {one['accuracy']:.3f} in {one['seconds']:.1f} s" for side, one in sides.items())
+    say(f"{a_class} labels a class, draw {draw}: {told}")
+    return {"seed": draw} | sides
+
+
+def _write_few(movies: Rows, a_class: int, scratch: Path, *, seed: int, asked: int) -> None:
+    train, test = draw_few(movies, 2 * a_class, seed=seed)
+    write_rows(scratch / "train.csv", train, ("text", "label"))
+    write_rows(scratch / "test.csv", test[:asked], ("text", "label"))
+
+
+def _told_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    mean = {side: float(np.mean([one[side]["accuracy"] for one in rounds])) for side in ("auto", "contrastive", "setfit")}
+    seconds = {side: float(np.median([one[side]["seconds"] for one in rounds])) for side in mean}
+    faster = {side: seconds["setfit"] / seconds[side] for side in ("auto", "contrastive")}
+    return {"accuracy": mean, "seconds": seconds, "times_faster": faster, "rounds": rounds}
+
+
+def _fit_and_ask(strategy: str, scratch: Path) -> dict[str, Any]:
+    out, cache = scratch / f"{strategy}.hs", {"HEADSTART_CACHE": str(scratch / "cache")}
+    columns = ["--item-column", "text", "--label-column", "label", "--modality", "text"]
+    words = [HEADSTART, "fit", scratch / "train.csv", *columns, "--strategy", strategy, "--out", out, "--json"]
+    done = run_timed(words, **cache)
+    test = read_rows(scratch / "test.csv")
+    answers = headstart.load(out).predict([row["text"] for row in test])
+    right = [answer.label == row["label"] for answer, row in zip(answers, test, strict=True)]
+    shutil.rmtree(out)
+    return {
+        "accuracy": float(np.mean(right)),
+        "seconds": done.told["seconds"]["total"],
+        "process_seconds": done.seconds,
+        "strategy": done.told["strategy"],
+        "steps": done.told["seconds"],
+    }
+
+
+def measure_encode(mails: Rows, options: Any) -> dict[str, Any]:
+    """Features of mails against `SentenceTransformer.encode`, and against the bare network on the same padded batches."""
+    count, repeats = (64, 2) if options.quick else (1_000, 5)
+    texts = [mails[place]["text"] for place in np.random.default_rng(0).permutation(len(mails))[:count]]
+    for name in measure.FOREIGN_SETTINGS:
+        os.environ.pop(name, None)
+    with measure.scratch_folder() as scratch:
+        os.environ["HEADSTART_CACHE"] = str(scratch / "cache")
+        prefix = compile_prefix(locate("all-minilm-l6-v2", modality="text")).wait()
+        preprocess = prefix.spec.preprocess.with_fitting("head")
+        samples = [Sample(id=str(number), item=text) for number, text in enumerate(texts)]
+        (scratch / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+        by_size = sorted(samples, key=lambda sample: preprocess.size(sample.item))
+        groups = _in_batches(by_size, prefix.batch_size, preprocess)
+        batches = [preprocess.collate([preprocess.prepare(one.item, name=one.id) for one in few]) for few in groups]
+        session = forward.default_session(prefix.model_path)
+        extract(prefix, preprocess, samples[: 4 * prefix.batch_size])
+        name = preprocess.input_name
+
+        def run_alone() -> list[np.ndarray]:  # the batches are ready: nothing is left but the network
+            return list(ordered_map(prefix, batches, num_workers=prefix.num_workers))
+
+        def run_default() -> list[np.ndarray]:
+            return [session.run(["features"], {name: batch})[0] for batch in batches]
+
+        seconds: dict[str, list[float]] = {"ours": [], "bare_own_arrangement": [], "bare_default": []}
+        for number in range(repeats):
+            clear(cache_root())
+            seconds["ours"].append(_timed(lambda: extract(prefix, preprocess, samples)))
+            seconds["bare_own_arrangement"].append(_timed(run_alone))
+            seconds["bare_default"].append(_timed(run_default))
+            say(f"run {number + 1}: " + ", ".join(f"{side} {count / taken[-1]:.1f}/s" for side, taken in seconds.items()))
+        clear(cache_root())
+        ours = extract(prefix, preprocess, samples[:1]).features("last")[0]
+        done = run_timed([sys.executable, HERE / "peers" / "sentence_encode.py", scratch / "texts.json", str(repeats)])
+    theirs = np.array(done.told["first"])
+    cosine = float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs))
+    seconds["sentence_transformers"] = done.told["seconds"]
+    middle = {side: float(np.median(taken)) for side, taken in seconds.items()}
+    say(f"sentence-transformers {count / middle['sentence_transformers']:.1f}/s, cosine of the first text {cosine:.6f}")
+    return {
+        "mails": count,
+        "seconds": {side: summarise(taken) for side, taken in seconds.items()},
+        "times_faster_than_encode": middle["sentence_transformers"] / middle["ours"],
+        "of_bare_own_arrangement": middle["bare_own_arrangement"] / middle["ours"],
+        "of_bare_default": middle["bare_default"] / middle["ours"],
+        "cosine_of_the_first_text": cosine,
+    }
+
+
+def _timed(work: Any) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def measure_transfer(movies: Rows, products: Rows, options: Any) -> dict[str, Any]:
+    """A model adapted on film reviews as the source for product reviews, against the bundled network itself."""
+    source = WORK / ("movies-tuned-quick.hs" if options.quick else "movies-tuned.hs")
+    draws, kept = (2, 300) if options.quick else (10, len(movies))
+    with measure.scratch_folder() as scratch:
+        cache = {"HEADSTART_CACHE": str(Path(options.cache).absolute() if options.cache else scratch / "cache")}
+        table = scratch / "table.csv"
+        if not source.exists():
+            order = np.random.default_rng(0).permutation(len(movies))[:kept]
+            write_rows(table, [movies[place] for place in order], ("text", "label"))
+            how = ["--strategy", "last:2", "--epochs", "1"] if options.quick else ["--strategy", "full"]
+            fit(table, scratch / "source.hs", cache, *how)
+            (scratch / "source.hs").rename(source)
+            say(f"adapted on {kept} film reviews: {source}")
+        found = []
+        for draw in range(draws):
+            train, test = draw_few(products, FEW, seed=draw)
+            write_split(table, train, test[: 150 if options.quick else OTHERS], ("text", "label"))
+            sides = {}
+            for name, backbone in (("own", f"artifact:{source}"), ("bundled", "all-minilm-l6-v2")):
+                told = fit(table, scratch / f"{name}.hs", cache, "--backbone", backbone, "--strategy", "extract")
+                sides[name] = {"accuracy": told["test"]["accuracy"], "macro_f1": told["test"]["macro_f1"]}
+            say(f"draw {draw}: " + ", ".join(f"{side} {one['accuracy']:.4f}" for side, one in sides.items()))
+            found.append({"seed": draw} | sides)
+    scores = [np.array([one[side]["accuracy"] for one in found]) for side in ("own", "bundled")]
+    gain, low, high = paired_bootstrap(*scores, 0)
+    return {"labels": FEW, "draws": found, "gain": gain, "gain_ci95": [low, high]}
+
+
+def measure_rating(movies: Rows, options: Any) -> dict[str, Any]:
+    """The rating itself as a value, against TF-IDF and ridge by scikit-learn on the same split."""
+    order = np.random.default_rng(0).permutation(len(movies))[: 400 if options.quick else None]
+    rows = [movies[place] for place in order]
+    cut = len(rows) // 5
+    with measure.scratch_folder() as scratch:
+        cache = {"HEADSTART_CACHE": str(Path(options.cache).absolute() if options.cache else scratch / "cache")}
+        table = scratch / "table.csv"
+        write_split(table, rows[cut:], rows[:cut], ("text", "value"))
+        theirs = run_timed([sys.executable, HERE / "peers" / "terms_ridge.py", table]).told
+        how = ["--task", "value", "--strategy", "extract"]
+        told = fit(table, scratch / "rating.hs", cache, *how, label="value")
+    say(f"R² {told['test']['r2']:.4f} {told['test']['r2_ci95']}, TF-IDF and ridge {theirs['r2']:.4f}")
+    return {"r2": told["test"]["r2"], "r2_ci95": told["test"]["r2_ci95"], "terms_and_ridge": theirs, "num_test": cut}
+
+
+def measure_tuned(movies: Rows, options: Any) -> dict[str, Any]:
+    """`--strategy auto` with time to spend: is the tuned network kept, and what is it worth?"""
+    order = np.random.default_rng(0).permutation(len(movies))[: 500 if options.quick else None]
+    rows = [movies[place] for place in order]
+    cut = len(rows) // 5
+    budget = "30s" if options.quick else TUNED_BUDGET
+    with measure.scratch_folder() as scratch:
+        cache = {"HEADSTART_CACHE": str(Path(options.cache).absolute() if options.cache else scratch / "cache")}
+        table = scratch / "table.csv"
+        write_split(table, rows[cut:], rows[:cut], ("text", "label"))
+        told = fit(table, scratch / "tuned.hs", cache, "--strategy", "auto", "--budget", budget)
+    say(f"macro-F1 {told['test']['macro_f1']:.4f}, kept {told['gate']['kept']}: {told['gate']['reason']}")
+    return {"budget": budget, "test": told["test"], "gate": told["gate"], "seconds": told["seconds"], "floor": told["floor"]}
+
+
+def fit(table: Path, out: Path, cache: dict[str, str], *how: str, label: str = "label") -> dict[str, Any]:
+    """Fit a table of texts by the command, and give what it prints."""
+    columns = ["--item-column", "text", "--label-column", label, "--modality", "text"]
+    split = ["--split-column", "split"] if "split" in table.read_text(encoding="utf-8").partition("\n")[0] else []
+    return run_timed([HEADSTART, "fit", table, *columns, *split, *how, "--out", out, "--json"], **cache).told
+
+
+def draw_few(rows: Rows, few: int, *, seed: int) -> tuple[Rows, Rows]:
+    """So many labels in all, as many of each class, mixed; and all other rows."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    labels = sorted({row["label"] for row in rows})
+    chosen = [[place for place in order if rows[place]["label"] == label][: few // len(labels)] for label in labels]
+    train = [place for places in zip(*chosen, strict=True) for place in places]
+    taken = set(train)
+    return [rows[place] for place in train], [rows[place] for place in order if place not in taken]
+
+
+def write_rows(path: Path, rows: Rows, columns: Sequence[str]) -> None:
+    """Write some columns as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as lines:
+        table = csv.writer(lines)
+        table.writerow(columns)
+        table.writerows([row[column] for column in columns] for row in rows)
+
+
+def write_split(path: Path, train: Rows, test: Rows, columns: Sequence[str]) -> None:
+    """Write both sides, with a column that tells them apart."""
+    sides = [row | {"split": side} for side, rows in (("train", train), ("test", test)) for row in rows]
+    write_rows(path, sides, (*columns, "split"))
+
+
+def read_rows(path: Path) -> Rows:
+    """Read a CSV."""
+    with path.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def judge_parts(parts: dict[str, dict[str, Any]]) -> list[Target]:
+    """Each target of these parts with what was measured, or None where its part has not run."""
+
+    def of(part: str, *names: str) -> Any:
+        value: Any = parts.get(part)
+        for name in names:
+            value = None if value is None else value.get(name)
+        return value
+
+    targets = []
+    for a_class in LABELS_A_CLASS:
+        one = ("setfit", "labels_a_class", str(a_class))
+        mean = of(*one, "accuracy")
+        gained = None if mean is None else mean["auto"] - mean["setfit"]
+        told = f"setfit: {a_class} labels a class"
+        targets += [
+            at_least(f"{told}, seconds of SetFit's trainer / fit's", of(*one, "times_faster", "auto"), 10),
+            at_least(f"{told}, mean accuracy of fit less SetFit's", gained, 0.0),
+        ]
+    low, rating, kept = of("transfer", "gain_ci95"), of("rating"), of("tuned", "gate", "kept")
+    above = None if rating is None else rating["r2_ci95"][0] - rating["terms_and_ridge"]["r2"]
+    return [
+        *targets,
+        at_least("encode: seconds of sentence-transformers / ours", of("encode", "times_faster_than_encode"), 1.5),
+        at_least("encode: rate / bare network on the same batches", of("encode", "of_bare_own_arrangement"), 0.9),
+        at_least("transfer: accuracy gained by one's own source, lower end of 95 %", low and low[0], 1e-9),
+        at_least("rating: lower end of R² less that of TF-IDF and ridge", above, 1e-9),
+        at_least("tuned: macro-F1 of what auto keeps", of("tuned", "test", "macro_f1"), 0.84),
+        exactly("tuned: the gate keeps a tuned network", None if kept is None else float(kept != "extract"), 1),
+    ]

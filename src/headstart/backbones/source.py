@@ -1,0 +1,64 @@
+"""Where a named backbone comes from: a plain record, made before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from headstart.backbones.files import sha256_of
+from headstart.records import Modality
+
+Kind = Literal["bundled", "timm", "hf", "file", "vectors", "random", "plugin"]
+Library = Literal["timm", "transformers", "tokenizers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSource:
+    """Where a named backbone comes from, before anything is loaded."""
+
+    name: str
+    kind: Kind
+    architecture: str
+    modality: Modality
+    weights_path: Path | None = None
+    sha256: str = ""
+    """Of the weights' file, where there is one yet; with what lies beside it, for a folder of transformers."""
+    changes_path: Path | None = None
+    """A .safetensors file of tensors that tuning changed; they replace those of the same names."""
+    changes_sha256: str = ""
+    base: str = ""
+    """The name of the backbone that was tuned, for 'artifact:'."""
+    base_sha256: str = ""
+    """Of that backbone's weights when it was tuned; '' where nobody noted it."""
+    licence: str = ""
+    """Where the network's library does not know it."""
+    image_size: int | None = None
+    """Side in pixels that the weights were last trained at, where that is not the weights' own."""
+
+    static: bool = False
+    """Whether it is a table of vectors, one for each token."""
+    most_words: int | None = None
+    """Of a file of word vectors, where the user says so."""
+
+    @property
+    def library(self) -> Library:
+        """Which package builds it."""
+        if self.static:
+            return "tokenizers"
+        return "transformers" if self.modality == "text" else "timm"
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells these weights from others."""
+        told = {"kind": self.kind, "architecture": self.architecture, "sha256": self.sha256}
+        told |= {"most_words": str(self.most_words)} if self.most_words else {}
+        return told | ({"changes": self.changes_sha256} if self.changes_path else {})
+
+    def with_changes(self, path: Path) -> BackboneSource:
+        """The same backbone with some tensors replaced.
+
+        Args:
+            path: a .safetensors file of tensors by the network's own names.
+        """
+        return replace(self, changes_path=path, changes_sha256=sha256_of(path))
