@@ -20,7 +20,7 @@ from headstart.features.prefix import BlockSlice, PrefixSpec
 from headstart.records import Dataset, Sample, Splits
 from headstart.select import trials, tuned
 from headstart.select.floor import FloorPlan, calibrate, find_floor
-from headstart.select.futility import StopIfWorse
+from headstart.select.futility import StopIfWorse, chance_to_pass
 from headstart.select.gate import hold_gate, mark_items
 from headstart.select.rules import Circumstances, make_plan
 from headstart.select.scoring import calibrated_loss, scores_of
@@ -464,8 +464,8 @@ def test_a_training_that_does_worse_than_its_start_ends_half_way():
 @pytest.mark.parametrize("given_up", [False, True])
 def test_a_strategy_whose_fold_was_given_up_does_not_pass(monkeypatch, backbone, plan, given_up):
     prepared = make_prepared(backbone, plan)
-    hold, train = trials.hold_gate, trials.train_from_floor
-    better = {"loss_low": 0.1, "loss_high": 0.3, "gain": 0.2, "passed": True}
+    hold, train = trials.hold_gate, trials.train_strategy
+    better = {"loss_gain": 0.2, "loss_low": 0.1, "loss_high": 0.3, "gain": 0.2, "passed": True}
     monkeypatch.setattr(trials, "hold_gate", lambda *items, **how: replace(hold(*items, **how), **better))
     told = []
 
@@ -473,10 +473,35 @@ def test_a_strategy_whose_fold_was_given_up_does_not_pass(monkeypatch, backbone,
         told.append(replace(train(*given, **how), given_up=given_up and not told))
         return told[-1]
 
-    monkeypatch.setattr(trials, "train_from_floor", trained)
+    monkeypatch.setattr(trials, "train_strategy", trained)
     trial = try_strategy(prepared, FLOOR, ("a", "b", "c"), num_folds=2, checkpoints=(), may_stop=True)
     assert len(told) == 2
     assert trial.verdict.passed == (not given_up)
+
+
+@pytest.mark.parametrize(("share", "gain"), [(1 / 3, 0.0), (1 / 3, 0.08), (0.6, 0.03), (0.6, 0.06)])
+def test_the_chance_to_pass_is_that_of_folds_to_come_like_those_done(share, gain):
+    count, deviation = 300, 0.5
+    done = round(share * count)
+    error = deviation / np.sqrt(done)
+    low, high = gain - 1.95996 * error, gain + 1.95996 * error
+    verdict = replace(hold(*[np.eye(3)] * 2, np.arange(3)), loss_gain=gain, loss_low=low, loss_high=high)
+    random = np.random.default_rng(0)
+    coming = gain + random.normal(size=DRAWS * 5) * deviation / np.sqrt(count - done)
+    whole = (gain * done + coming * (count - done)) / count
+    expected = (whole > 1.95996 * deviation / np.sqrt(count)).mean()
+    assert chance_to_pass(verdict, done / count) == pytest.approx(expected, abs=0.02)
+
+
+def test_a_trial_ends_where_it_has_next_to_no_chance(monkeypatch, backbone, plan):
+    prepared = make_prepared(backbone, plan)
+    hold, kinds = trials.hold_gate, {"hopeless": (-0.1, -0.3, 0.1), "open": (0.1, -0.1, 0.3)}
+    for kind, may_stop, num_asked in (("hopeless", True, 20), ("hopeless", False, 60), ("open", True, 60)):
+        told = dict(zip(("loss_gain", "loss_low", "loss_high"), kinds[kind], strict=True))
+        monkeypatch.setattr(trials, "hold_gate", lambda *items, told=told, **how: replace(hold(*items, **how), **told))
+        trial = try_strategy(prepared, FLOOR, ("a", "b", "c"), num_folds=3, checkpoints=(), may_stop=may_stop)
+        assert len(trial.ids) == num_asked
+        assert ("the others left out" in trial.verdict.basis) == (num_asked < 60)
 
 
 def test_a_network_that_is_too_sure_is_not_held_against_it(backbone, plan):

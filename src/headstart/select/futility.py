@@ -1,10 +1,13 @@
-"""Ending a training early that does worse than what it began with. Loads torch."""
+"""Ending early a training that does worse than what it began with, and a trial that has next to no chance. Loads torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any
 
+from headstart.select.gate import Verdict
 from headstart.tuning.callbacks.base import Callback
 
 # The first epochs of a whole network undo more than they gain: the validation loss rises far above its start before it falls.
@@ -12,6 +15,28 @@ SHARE_OF_EPOCHS = 1 / 2
 # How much higher than at the start the validation loss must be, and of how many items at least: fewer tell nothing.
 MARGIN, LEAST_MARGIN = 0.1, 0.01
 LEAST_TO_TELL = 40
+# A trial goes on while its chance to pass is at least this.
+LEAST_CHANCE = 0.02
+_SURE = NormalDist().inv_cdf(0.975)
+
+
+def chance_to_pass(verdict: Verdict, share: float) -> float:
+    """The chance that the loss gained comes to be above 0 beyond doubt, if the folds to come are like those done.
+
+    Conditional power under the current trend (Lan, Simon and Halperin 1982, Communications in Statistics C 1(3)).
+
+    Args:
+        verdict: on the folds done.
+        share: of the folds that are done, in (0, 1].
+
+    Returns:
+        In [0, 1].
+    """
+    deviation = (verdict.loss_high - verdict.loss_low) / (2 * _SURE)
+    if deviation <= 0 or share >= 1:
+        return float(verdict.loss_low > 0)
+    end = verdict.loss_gain / deviation / math.sqrt(share)
+    return NormalDist().cdf((end - _SURE) / math.sqrt(1 - share))
 
 
 class StopIfWorse(Callback):

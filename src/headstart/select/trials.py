@@ -13,6 +13,7 @@ from headstart.data.targets import encode_targets
 from headstart.features.extract import Progress
 from headstart.select.contrastive import train_strategy
 from headstart.select.floor import Calibration, Floor, FloorPlan, calibrate, find_floor
+from headstart.select.futility import LEAST_CHANCE, chance_to_pass
 from headstart.select.gate import Verdict, hold_gate
 from headstart.select.rules import FEWEST_EPOCHS, with_epochs, with_rate
 from headstart.select.scoring import scores_of
@@ -64,7 +65,7 @@ def try_strategy(
         checkpoints: one a fold, or none.
         progress: told of the folds done.
         may_stop: end a fold's training early where it does worse than the floor, and leave the other folds out as soon as those
-            done show beyond doubt that it does.
+            done leave it next to no chance to pass.
 
     Returns:
         The trial.
@@ -97,7 +98,7 @@ def try_strategy(
         )
         # The last training runs to its end, so what a fold's half a training says is nothing in its favour.
         verdict = replace(verdict, passed=verdict.passed and not given_up)
-        if may_stop and verdict.loss_high < 0:
+        if may_stop and chance_to_pass(verdict, (fold + 1) / num_folds) < LEAST_CHANCE:
             break
     if progress is not None:
         progress(num_folds, num_folds)
@@ -114,7 +115,9 @@ def try_strategy(
 def _folds_in_words(done: int, num_folds: int) -> str:
     if num_folds == 1:
         return "a fifth held out"
-    return f"{num_folds} folds" if done == num_folds else f"the first {done} of {num_folds} folds, the others left out"
+    if done == num_folds:
+        return f"{num_folds} folds"
+    return f"the first{'' if done == 1 else f' {done}'} of {num_folds} folds, the others left out"
 
 
 def least_passes(plan: TuningPlan) -> int:
