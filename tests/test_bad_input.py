@@ -196,6 +196,11 @@ def test_a_checkpoint_that_is_not_there(place, pictures):
         (("--balance", "heavy"), "balance is 'heavy'"),
         (("--strategy", "ful"), "strategy is 'ful'"),
         (("--budget", "soon"), "budget is 'soon'"),
+        (("--context", "64"), "the task is 'auto', and --context is given"),
+        (
+            ("--task", "generate", "--head", "linear", "--image-size", "64"),
+            "the task is 'generate', and --head, --image-size is given",
+        ),
         (("--budget", "0s"), "budget is '0s', no time at all"),
         (("--image-size", "5"), "image_size is 5"),
         (("--seed", "-1"), "seed is -1"),

@@ -157,7 +157,7 @@ def test_every_option_of_fit_reaches_the_model(pictures, tmp_path):
         "label_column": "what", "group_column": "whose", "split_column": "side",
         "merge_labels": [["checks", "stripes"], ["blobs", "rings"]], "epochs": 3, "batch_size": 8, "learning_rate": 0.01,
         "find_learning_rate": False, "tuning": [], "resume": False, "hidden": None, "dropout": None,
-        "classical": "auto",
+        "classical": "auto", "context": None,
     }  # fmt: skip
 
 

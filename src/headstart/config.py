@@ -40,6 +40,8 @@ _KINDS = dict.fromkeys(_WHOLE, "a whole number") | {
     "tuning": "a dict of names and values of a TuningPlan",
     "merge_labels": "a dict of found to used",
 }
+_OF_ITEMS = "item_column label_column group_column split_column merge_labels"
+_NOT_FOR_WRITING = f"balance head classical geometry image_size find_learning_rate {_OF_ITEMS}".split()
 _UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -101,6 +103,7 @@ class FitSettings:
         self._check_head()
         self._check_numbers()
         self._check_tuning()
+        self._check_task()
         if self.image_size is not None and not 32 <= self.image_size <= 1024:
             raise SettingError(
                 f"image_size is {self.image_size!r}.",
@@ -174,6 +177,22 @@ class FitSettings:
                 expected="one of the two.",
                 mend="leave out --learning-rate or --find-learning-rate.",
             )
+
+    def _check_task(self) -> None:
+        """Refuse what has no meaning where a model writes, and where it does not."""
+        writes = self.task == "generate"
+        given = [
+            f"--{name.replace('_', '-')}" for name in (_NOT_FOR_WRITING if writes else ("context",)) if self._is_given(name)
+        ]
+        if given:
+            raise SettingError(
+                f"the task is {self.task!r}, and {', '.join(given)} is given.",
+                expected="no options of labelled items." if writes else "--context with --task generate only.",
+                mend=f"leave {' and '.join(given)} out.",
+            )
+
+    def _is_given(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).__dataclass_fields__[name].default)
 
     def _check_numbers(self) -> None:
         for name in ("epochs", "batch_size", "context"):

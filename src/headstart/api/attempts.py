@@ -139,7 +139,7 @@ class Attempts:
                 self._decide(strategy, decided)
             plan = with_epochs(prepared.plan, int(decided["epochs"]), prepared.plan.reasons.get("epochs", ""))
             prepared = replace(prepared, plan=plan)
-            trial = self._hold_out(prepared, num_folds=int(decided["num_folds"]))
+            trial = self._hold_out(prepared, num_folds=int(decided["num_folds"]), may_stop=bool(self.bottom.splits.test))
         seconds = time.perf_counter() - started
         attempt = Attempt(
             strategy=strategy,
@@ -174,7 +174,7 @@ class Attempts:
         bottom = self.bottom
         return least_passes(plan) * len(bottom.splits.train) / rate_of(bottom.table, bottom.prefix, bottom.dataset)
 
-    def _hold_out(self, prepared: Prepared, *, num_folds: int) -> Trial:
+    def _hold_out(self, prepared: Prepared, *, num_folds: int, may_stop: bool = False) -> Trial:
         names = [f"{prepared.plan.strategy} fold {fold + 1}" for fold in range(num_folds)]
         checkpoints = [self._checkpoint(prepared, name) for name in names]
         bottom, told = self.bottom, partial(self._tell, f"trying {prepared.plan.strategy}")
@@ -185,7 +185,7 @@ class Attempts:
             num_folds=num_folds,
             checkpoints=checkpoints,
             progress=told,
-            may_stop=bool(bottom.splits.test),
+            may_stop=may_stop,
         )
 
     def _train(self, prepared: Prepared) -> Trained:
