@@ -268,7 +268,8 @@ def test_the_page_is_written_again_from_the_evidence(artifact, tmp_path):
     assert rewrite_report(folder) == folder / "report.html"
     after = (folder / "report.html").read_text()
     # The first page was written while the clock still ran.
-    assert re.sub(r"[\d.:]+", "", after) == re.sub(r"[\d.:]+", "", before)
+    timeless = [re.sub(r"[\d.:]+( m?s\b| min\b)?", "", page) for page in (before, after)]
+    assert timeless[0] == timeless[1]
     rewrite_report(folder)
     assert (folder / "report.html").read_text() == after
     headstart.load(folder)
