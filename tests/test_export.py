@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 import headstart
 from commands import run_here
-from headstart.api import export as door
+from headstart.artifact import portable
 from headstart.errors import ArtifactError, SettingError
 from test_text_fit import sentences, write_table
 
@@ -123,8 +123,8 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(artifact, tmp_pat
         headstart.export(artifact, tmp_path / "nowhere" / "out.onnx")
     with pytest.raises(ArtifactError, match=r"is no saved model"):
         headstart.export(tmp_path, tmp_path / "out.onnx")
-    made = door.make_portable
-    monkeypatch.setattr(door, "make_portable", lambda *given: replace(made(*given), apart=0.5))
+    made = portable.make_portable
+    monkeypatch.setattr(portable, "make_portable", lambda *given: replace(made(*given), apart=0.5))
     with pytest.raises(ArtifactError, match=r"answers otherwise than .*, by 5\.0e-01"):
         headstart.export(artifact, tmp_path / "out.onnx")
     assert not list(tmp_path.glob("*.onnx*"))

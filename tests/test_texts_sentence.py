@@ -105,3 +105,13 @@ def test_a_part_that_is_missing_is_named(tmp_path):
     (folder / "model.safetensors.index.json").write_text("[]")
     with pytest.raises(BackboneError, match=r"index\.json cannot be read"):
         open_backbone(f"file:{folder}")
+
+
+def test_settings_that_cannot_be_read_are_not_taken_for_none(tmp_path):
+    folder = save_encoder(tmp_path / "model", pooling="cls")
+    (folder / "1_Pooling" / "config.json").write_text("{")
+    with pytest.raises(BackboneError, match=r"1_Pooling/config\.json of the backbone at .* cannot be read"):
+        open_backbone(f"file:{folder}")
+    (folder / "1_Pooling" / "config.json").unlink()
+    with pytest.raises(BackboneError, match=r"modules\.json names a pooling, and 1_Pooling/config\.json is not there"):
+        open_backbone(f"file:{folder}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import importlib.util
 import math
 import os
 import platform
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 
 import platformdirs
 
-from headstart.errors import CacheError, HeadstartError, SettingError
+from headstart.errors import CacheError, HeadstartError, MissingPackageError, SettingError
 
 MAX_THREADS = 1024
 """The most threads `HEADSTART_THREADS` may ask for; more is surely a slip."""
@@ -176,6 +177,21 @@ def atomic_write_text(path: Path, text: str, *, error: ErrorMaker = CacheError) 
         HeadstartError: of the class `error`, if the file cannot be written; what was at `path` before is untouched.
     """
     atomic_write_bytes(path, text.encode("utf-8"), error=error)
+
+
+def require_packages(*packages: str, purpose: str) -> None:
+    """Refuse what needs packages of the extra 'train' where they are not installed; none of them is loaded.
+
+    Args:
+        *packages: by the names that they are imported by, and that pip knows them by.
+        purpose: what needs them, as in "opening a backbone".
+
+    Raises:
+        MissingPackageError: naming the first that is missing.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackageError(package, extra="train", purpose=purpose)
 
 
 def _write_error(path: Path, problem: OSError, error: ErrorMaker) -> HeadstartError:

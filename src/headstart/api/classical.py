@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 
 from headstart.config import FitSettings
-from headstart.errors import MissingPackageError, SettingError
+from headstart.errors import SettingError
 from headstart.features import FeatureTable
 from headstart.heads.term_counts import count_terms
 from headstart.preprocess.text import TextPreprocess
 from headstart.records import Dataset, Modality
+from headstart.runtime import require_packages
 
 
 def check_classical(classical: str, modality: Modality) -> None:
@@ -48,6 +48,5 @@ def add_terms(table: FeatureTable, dataset: Dataset, settings: FitSettings) -> F
     preprocess = table.preprocess
     if not isinstance(preprocess, TextPreprocess) or settings.classical == "none" or settings.head == "mlp":
         return table
-    if importlib.util.find_spec("scipy") is None:
-        raise MissingPackageError("scipy", extra="train", purpose="counting the words of texts (--classical none does without)")
+    require_packages("scipy", purpose="counting the words of texts (--classical none does without)")
     return replace(table, terms=count_terms((id_, preprocess.load(dataset.by_id[id_].item, name=id_)) for id_ in table.ids))

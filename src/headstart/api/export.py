@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from headstart.artifact.portable import Portable, make_portable
 from headstart.artifact.store import ANSWER_TOLERANCE, NETWORK, SELF_TEST, golden_items, load
 from headstart.errors import ArtifactError, SettingError
-from headstart.runtime import atomic_write_bytes
+from headstart.runtime import atomic_write_bytes, require_packages
+
+if TYPE_CHECKING:
+    from headstart.artifact.portable import Portable
 
 SUFFIX = ".onnx"
 
@@ -27,6 +30,7 @@ def export(artifact: str | Path, out: str | Path) -> Portable:
         What the file takes and gives, and how it was compared.
 
     Raises:
+        MissingPackageError: if onnx is not installed.
         ArtifactError: if the model cannot be opened, or the file would answer otherwise.
         SettingError: if the file is named otherwise, or cannot be written.
     """
@@ -37,6 +41,9 @@ def export(artifact: str | Path, out: str | Path) -> Portable:
             expected="a path that ends in .onnx.",
             mend=f"--out {target.with_suffix(SUFFIX)}",
         )
+    require_packages("onnx", purpose="exporting a model")
+    from headstart.artifact.portable import make_portable
+
     model = load(artifact)
     golden = golden_items((model.folder / SELF_TEST).read_bytes())
     made = make_portable(model, (model.folder / NETWORK).read_bytes(), golden)

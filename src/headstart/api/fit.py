@@ -11,6 +11,7 @@ from headstart.api.adaptation import Bottom, adapt, clear_traces
 from headstart.api.classical import add_terms, check_classical
 from headstart.api.content import Story, tell
 from headstart.api.evidence import gather_evidence
+from headstart.api.opening import require_writing
 from headstart.api.timing import Clock
 from headstart.api.views import add_flips
 from headstart.api.workplace import open_in_place, workplace
@@ -80,10 +81,11 @@ def fit(
     settings = FitSettings.from_options(options)
     check_callbacks(callbacks)
     if settings.task == "generate":
-        from headstart.api.language import fit_language
-
         if test is not None:
             raise SettingError("a corpus has no second source for the test.", expected="one corpus.", mend="leave --test out.")
+        require_writing()
+        from headstart.api.language import fit_language
+
         return fit_language(data, settings, out=out, callbacks=callbacks, progress=progress)
     clock = Clock()
     drawing = Thread(target=import_drawing, daemon=True)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from headstart import runtime
 from headstart.api.adaptation import CHECKPOINTS, clear_traces
 from headstart.api.timing import Clock
-from headstart.api.workplace import workplace
+from headstart.api.workplace import open_in_place, workplace
 from headstart.backbones.causal import CausalBackbone, open_causal
 from headstart.config import FitSettings
 from headstart.features.device import accelerator
@@ -30,9 +28,8 @@ from headstart.language.page import render_page, write_card
 from headstart.language.parts import Parts, part
 from headstart.language.rules import context_of
 from headstart.language.sampling import write_whole
-from headstart.language.saving import Written, find_language_model, open_model, packages, save_model
+from headstart.language.saving import Written, find_language_model, packages, save_model
 from headstart.model.manifest import FORMAT, Manifest
-from headstart.model.place import move_into_place
 from headstart.tuning.callbacks.base import Callback
 
 NUM_SAMPLES, SAMPLE_TOKENS, PROMPT_WORDS = 3, 60, 6
@@ -123,7 +120,7 @@ def fit_language(
         backbone.network.cpu()
         _write(folder, told, _tell(told, out, clock.seconds()))
         clear_traces(folder)
-        return _open_in_place(folder, out)
+        return cast(LanguageModel, open_in_place(folder, out))
 
 
 def _pack(parts: Parts, backbone: CausalBackbone, context: int) -> dict[str, Blocks]:
@@ -232,12 +229,3 @@ def _write(folder: Path, told: Told, content: dict[str, Any]) -> None:
     written = Written(manifest=manifest, texts=texts, golden=told.blocks["train"], changes=changes)
     with changed(told.backbone, changes):
         save_model(folder, told.backbone, written, whole=not by_name)
-
-
-def _open_in_place(folder: Path, out: str | Path | None) -> LanguageModel:
-    model = open_model(folder)
-    if out is None:
-        weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
-        return model
-    move_into_place(folder, Path(out))
-    return model.moved_to(Path(out))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from headstart.api.fit import check_dataset, near_duplicates
+from headstart.api.opening import require_writing
 from headstart.api.unlabelled import gather
 from headstart.artifact.store import load, read_manifest, replace_file
 from headstart.backbones import locate
@@ -182,6 +183,7 @@ def rewrite_report(artifact: str | Path) -> Path:
     """
     folder = Path(artifact)
     if read_manifest(folder).task == "generate":
+        require_writing()
         from headstart.language.page import render_page
         from headstart.language.saving import read_report
 

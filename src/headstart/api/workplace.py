@@ -8,12 +8,16 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headstart.api.adaptation import CHECKPOINTS
-from headstart.artifact.store import load
+from headstart.api.opening import load
 from headstart.errors import SettingError
 from headstart.model.model import Model
 from headstart.model.place import cannot_write, check_replaceable, move_into_place
+
+if TYPE_CHECKING:
+    from headstart.language.model import LanguageModel
 
 
 @contextmanager
@@ -85,7 +89,7 @@ def _nothing_to_resume(what: str) -> SettingError:
     )
 
 
-def open_in_place(folder: Path, out: str | Path | None) -> Model:
+def open_in_place(folder: Path, out: str | Path | None) -> Model | LanguageModel:
     """Open a model that is whole, and put it where it belongs.
 
     Args:

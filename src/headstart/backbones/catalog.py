@@ -96,9 +96,7 @@ def open_source(source: BackboneSource, *, image_size: int | None = None) -> Any
         BackboneError: if the weights cannot be had or do not fit.
         MissingPackageError: if torch or timm is not installed.
     """
-    for package in ("torch", source.library):
-        if importlib.util.find_spec(package) is None:
-            raise MissingPackageError(package, extra="train", purpose="opening a backbone")
+    runtime.require_packages("torch", source.library, purpose="opening a backbone")
     if runtime.offline():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when timm first imports it
     if source.kind == "plugin":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
 from headstart import runtime
 from headstart.backbones.encoder import Summary
@@ -61,7 +61,7 @@ def read_sentence_settings(folder: Path | str, name: str) -> SentenceSettings:
     kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
     pooling = next((str(module.get("path")) for module, kind in zip(modules, kinds, strict=True) if kind == "Pooling"), "")
     return SentenceSettings(
-        summary=_summary(_read_json(folder, f"{pooling}/config.json") if pooling else None, name),
+        summary=_summary(folder, f"{pooling}/config.json", name) if pooling else "mean",
         normalised="Normalize" in kinds,
         max_tokens=_length(folder, _LENGTHS),
     )
@@ -76,9 +76,14 @@ def _length(folder: Path | str, places: Sequence[tuple[str, str]]) -> int | None
     return None
 
 
-def _summary(told: Any, name: str) -> Summary:  # noqa: ANN401 - whatever the file holds
+def _summary(folder: Path | str, place: str, name: str) -> Summary:
+    told = _read_json(folder, place)
     if not isinstance(told, dict):
-        return "mean"
+        raise BackboneError(
+            f"backbone {name!r}: its modules.json names a pooling, and {place} is not there or holds no object.",
+            expected="the settings of the pooling, as sentence-transformers writes them.",
+            mend="copy or download the whole checkpoint again.",
+        )
     modes = told.get("pooling_mode", [mode for key, mode in _OLDER.items() if told.get(key)])
     modes = [modes] if isinstance(modes, str) else list(modes or ["mean"])
     if len(modes) == 1 and modes[0] in _SUMMARIES:
@@ -91,12 +96,22 @@ def _summary(told: Any, name: str) -> Summary:  # noqa: ANN401 - whatever the fi
 
 
 def _read_json(folder: Path | str, name: str) -> Any:  # noqa: ANN401 - whatever the file holds
-    """A file's content; None where there is no such file."""
+    """A file's content; None where there is no such file.
+
+    Raises:
+        BackboneError: if there is one, and it cannot be had or read: no other way of pooling is taken in its place.
+    """
     try:
         path = folder / name if isinstance(folder, Path) else _fetch(folder, name)
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, HFValidationError):
+    except (FileNotFoundError, NotADirectoryError, EntryNotFoundError):
         return None
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise BackboneError(
+            f"{name} of the backbone at {folder} cannot be read ({type(error).__name__}: {error}).",
+            expected="the file as its library wrote it.",
+            mend="copy or download it again.",
+        ) from error
 
 
 def _fetch(repository: str, name: str) -> Path:

@@ -36,9 +36,9 @@ def generate_text(artifact: Path, prompt: str, numbers: dict[str, Any], *, as_js
             expected="a model fitted with --task generate.",
             mend=f"headstart predict {shlex.quote(str(artifact))} ITEM",
         )
-    from headstart.language.saving import open_model
+    from headstart.api.opening import load
 
-    model = open_model(artifact)
+    model = cast("LanguageModel", load(artifact))
     if as_json:
         text = model.generate(prompt, **numbers)
         print_json({"artifact": str(artifact), "prompt": prompt, "text": text, **numbers})
