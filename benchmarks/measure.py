@@ -30,7 +30,9 @@ RESULTS = HERE / "results"
 WORK = Path(os.environ.get("HEADSTART_BENCHMARK_WORK") or ROOT / "build" / "benchmarks").absolute()
 HEADSTART = Path(sys.executable).parent / "headstart"
 
-PACKAGES = ("headstart", "numpy", "onnxruntime", "pillow", "lmdb", "scikit-learn", "onnx", "torch", "torchvision", "timm")
+IMAGES = ("pillow", "torchvision", "timm")
+TEXTS = ("tokenizers", "transformers", "sentence-transformers", "setfit")
+PACKAGES = ("headstart", "numpy", "onnxruntime", "lmdb", "scikit-learn", "onnx", "torch", *IMAGES, *TEXTS)
 # Settings of whoever starts the benchmarks that would make the libraries under them behave otherwise than for a user.
 FOREIGN_SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "HEADSTART_THREADS", "HEADSTART_DEVICE", "HEADSTART_CACHE_LIMIT")
 
@@ -169,7 +171,7 @@ def write_result(name: str, *, data: str, values: Mapping[str, Any], targets: Se
         "data": data,
         "hardware": hardware(),
         "versions": _versions(),
-        "commit": _git("rev-parse", "HEAD") or None,
+        "commit": commit(),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks/*.py")),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "load_average": {"before": _LOAD_AT_START, "after": os.getloadavg()[0]},
@@ -197,6 +199,11 @@ def _versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[package] = None
     return found
+
+
+def commit() -> str | None:
+    """The commit that is measured; None outside a repository."""
+    return _git("rev-parse", "HEAD") or None
 
 
 def _git(*words: str) -> str:

@@ -193,7 +193,11 @@ def main() -> None:
         before = os.getloadavg()[0]
         measured = PARTS[name](options)
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        parts[name] = {"date": when, "load_average": {"before": before, "after": os.getloadavg()[0]}} | measured
+        parts[name] = {
+            "date": when,
+            "commit": measure.commit(),
+            "load_average": {"before": before, "after": os.getloadavg()[0]},
+        } | measured
         data = "SpamAssassin (benchmarks/data/spam.py) and film reviews (benchmarks/data/sentiment.py)"
         measure.write_result("texts", data=data, values={"parts": parts}, targets=judge(parts), quick=options.quick)
 
