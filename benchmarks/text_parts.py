@@ -18,13 +18,18 @@ import forward
 import headstart
 import measure
 from headstart.backbones import locate
+from headstart.data.rows import ReadOptions
+from headstart.data.source import read_with_findings
 from headstart.evidence.intervals import paired_bootstrap
 from headstart.features import compile_prefix, extract
-from headstart.features.extract import _in_batches
+from headstart.features.extract import in_batches
+from headstart.features.prefix import Prefix
 from headstart.features.store import clear
 from headstart.inference import ordered_map
+from headstart.preprocess.recipe import Preprocess
 from headstart.records import Sample
 from headstart.runtime import cache_root
+from headstart.select.precision import choose_precision
 from measure import HEADSTART, HERE, WORK, Target, at_least, exactly, run_timed, say, summarise
 
 Rows = list[dict[str, str]]
@@ -94,53 +99,90 @@ def _fit_and_ask(strategy: str, scratch: Path) -> dict[str, Any]:
 
 
 def measure_encode(mails: Rows, options: Any) -> dict[str, Any]:
-    """Features of mails against `SentenceTransformer.encode`, and against the bare network on the same padded batches."""
+    """Features of mails, as `fit` would compute them and in float32, against `SentenceTransformer.encode` and bare networks."""
     count, repeats = (64, 2) if options.quick else (1_000, 5)
-    texts = [mails[place]["text"] for place in np.random.default_rng(0).permutation(len(mails))[:count]]
+    order = np.random.default_rng(0).permutation(len(mails))
+    texts = [mails[place]["text"] for place in order[:count]]
     for name in measure.FOREIGN_SETTINGS:
         os.environ.pop(name, None)
     with measure.scratch_folder() as scratch:
         os.environ["HEADSTART_CACHE"] = str(scratch / "cache")
         prefix = compile_prefix(locate("all-minilm-l6-v2", modality="text")).wait()
         preprocess = prefix.spec.preprocess.with_fitting("head")
-        samples = [Sample(id=str(number), item=text) for number, text in enumerate(texts)]
+        labelled = [(mails[place]["text"], mails[place]["label"]) for place in order]
+        dataset = read_with_findings(labelled, ReadOptions(modality="text")).dataset
+        choice = choose_precision(prefix, preprocess, dataset, precision="auto", seed=0)
+        say(f"fit would compute in {choice.prefix.precision}: {choice.reason}")
         (scratch / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
-        by_size = sorted(samples, key=lambda sample: preprocess.size(sample.item))
-        groups = _in_batches(by_size, prefix.batch_size, preprocess)
-        batches = [preprocess.collate([preprocess.prepare(one.item, name=one.id) for one in few]) for few in groups]
-        session = forward.default_session(prefix.model_path)
-        extract(prefix, preprocess, samples[: 4 * prefix.batch_size])
-        name = preprocess.input_name
-
-        def run_alone() -> list[np.ndarray]:  # the batches are ready: nothing is left but the network
-            return list(ordered_map(prefix, batches, num_workers=prefix.num_workers))
-
-        def run_default() -> list[np.ndarray]:
-            return [session.run(["features"], {name: batch})[0] for batch in batches]
-
-        seconds: dict[str, list[float]] = {"ours": [], "bare_own_arrangement": [], "bare_default": []}
+        sides = [_Encoding(one, preprocess, texts) for one in dict.fromkeys((choice.prefix, prefix))]
         for number in range(repeats):
-            clear(cache_root())
-            seconds["ours"].append(_timed(lambda: extract(prefix, preprocess, samples)))
-            seconds["bare_own_arrangement"].append(_timed(run_alone))
-            seconds["bare_default"].append(_timed(run_default))
-            say(f"run {number + 1}: " + ", ".join(f"{side} {count / taken[-1]:.1f}/s" for side, taken in seconds.items()))
+            for side in sides:
+                side.run_once()
+                told = ", ".join(f"{how} {count / taken[-1]:.1f}/s" for how, taken in side.seconds.items())
+                say(f"run {number + 1}, {side.prefix.precision}: {told}")
         clear(cache_root())
-        ours = extract(prefix, preprocess, samples[:1]).features("last")[0]
+        ours = extract(prefix, preprocess, [Sample(id="0", item=texts[0])]).features("last")[0]
         done = run_timed([sys.executable, HERE / "peers" / "sentence_encode.py", scratch / "texts.json", str(repeats)])
     theirs = np.array(done.told["first"])
     cosine = float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs))
-    seconds["sentence_transformers"] = done.told["seconds"]
-    middle = {side: float(np.median(taken)) for side, taken in seconds.items()}
-    say(f"sentence-transformers {count / middle['sentence_transformers']:.1f}/s, cosine of the first text {cosine:.6f}")
+    their_middle = float(np.median(done.told["seconds"]))
+    found = {side.prefix.precision: side.told() | {"times_faster": their_middle / side.middle("ours")} for side in sides}
+    say(f"sentence-transformers {count / their_middle:.1f}/s, cosine of the first text in float32 {cosine:.6f}")
     return {
         "mails": count,
-        "seconds": {side: summarise(taken) for side, taken in seconds.items()},
-        "times_faster_than_encode": middle["sentence_transformers"] / middle["ours"],
-        "of_bare_own_arrangement": middle["bare_own_arrangement"] / middle["ours"],
-        "of_bare_default": middle["bare_default"] / middle["ours"],
+        "fit_computes_in": choice.prefix.precision,
+        "reason": choice.reason,
+        "precisions": found,
+        "sentence_transformers_seconds": summarise(done.told["seconds"]),
+        "times_faster_than_encode": found[choice.prefix.precision]["times_faster"],
+        "of_bare_own_arrangement": found[choice.prefix.precision]["of_bare_own_arrangement"],
         "cosine_of_the_first_text": cosine,
     }
+
+
+class _Encoding:
+    """One network on the same mails: by the product's own path, and bare on batches that are ready."""
+
+    def __init__(self, prefix: Prefix, preprocess: Preprocess, texts: list[str]) -> None:
+        self.prefix = prefix
+        self.seconds: dict[str, list[float]] = {"ours": [], "bare_own_arrangement": [], "bare_default": []}
+        self._preprocess = preprocess
+        self._samples = [Sample(id=str(number), item=text) for number, text in enumerate(texts)]
+        by_size = sorted(self._samples, key=lambda sample: preprocess.size(sample.item))
+        groups = in_batches(by_size, prefix.batch_size, preprocess)
+        self._batches = [preprocess.collate([preprocess.prepare(one.item, name=one.id) for one in few]) for few in groups]
+        self._session = forward.default_session(prefix.model_path)
+        extract(prefix, preprocess, self._samples[: 4 * prefix.batch_size])
+
+    def run_once(self) -> None:
+        """Every way once, from an empty store."""
+        clear(cache_root())
+        ways = {"ours": self._extract, "bare_own_arrangement": self._run_alone, "bare_default": self._run_default}
+        for name, way in ways.items():
+            self.seconds[name].append(_timed(way))
+
+    def _extract(self) -> None:
+        extract(self.prefix, self._preprocess, self._samples)
+
+    def _run_alone(self) -> None:  # the batches are ready: nothing is left but the network
+        for _ in ordered_map(self.prefix, self._batches, num_workers=self.prefix.num_workers):
+            pass
+
+    def _run_default(self) -> None:
+        for batch in self._batches:
+            self._session.run(["features"], {self._preprocess.input_name: batch})
+
+    def middle(self, way: str) -> float:
+        """Median seconds."""
+        return float(np.median(self.seconds[way]))
+
+    def told(self) -> dict[str, Any]:
+        """What was measured."""
+        return {
+            "seconds": {way: summarise(taken) for way, taken in self.seconds.items()},
+            "of_bare_own_arrangement": self.middle("bare_own_arrangement") / self.middle("ours"),
+            "of_bare_default": self.middle("bare_default") / self.middle("ours"),
+        }
 
 
 def _timed(work: Any) -> float:

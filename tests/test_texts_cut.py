@@ -266,5 +266,5 @@ def test_long_texts_share_a_call_with_fewer(monkeypatch, opened):
     preprocess = opened("bert", max_tokens=20).preprocess
     lengths = [1, 2, 3, 4, 10, 11, 12, 14, 50, 60]
     samples = [Sample(id=str(number), item="a" * length) for number, length in enumerate(lengths)]
-    batches = list(extract_module._in_batches(samples, 4, preprocess))
+    batches = list(extract_module.in_batches(samples, 4, preprocess))
     assert [[len(sample.item) for sample in few] for few in batches] == [[1, 2, 3, 4], [10, 11, 12], [14], [50], [60]]

@@ -18,6 +18,7 @@ from headstart.features.prefix import Prefix
 from headstart.records import Dataset, Finding, Splits
 from headstart.select.floor import Floor, FloorPlan
 from headstart.select.geometry import GeometryChoice
+from headstart.select.precision import PrecisionChoice
 from headstart.select.rules import Circumstances
 from headstart.select.strategy import Attempt, check_pairs, check_strategy, possible, propose
 
@@ -39,6 +40,7 @@ class Bottom:
     dataset: Dataset
     prefix: Prefix
     geometry: GeometryChoice
+    precision: PrecisionChoice
     table: FeatureTable
     flips: list[dict[str, Any]]
     """Whether mirrored views were added, as a question asked of the data."""

@@ -77,7 +77,7 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "backbone": info.as_json()
         | {"blocks": [asdict(b) | {"parameters": b.num_parameters, "frozen": f} for b, f in _frozen(info.blocks, adaptation)]},
         "preprocess": bottom.table.preprocess.as_json(),
-        "choices": [_choice_of_geometry(bottom), *bottom.flips, *_choices_of_floor(story)],
+        "choices": [_choice_of_geometry(bottom), *_choice_of_precision(bottom), *bottom.flips, *_choices_of_floor(story)],
         "tuning": {"kept": adaptation.strategy, "reason": adaptation.reason, "cut": adaptation.cut}
         | {"attempts": [attempt.as_json() for attempt in adaptation.attempts]},
         "evaluation": evaluation,
@@ -162,6 +162,13 @@ def _choices_of_floor(story: Story) -> list[dict[str, Any]]:
 def _choice_of_geometry(bottom: Bottom) -> dict[str, Any]:
     geometry = bottom.geometry
     return question(geometry.preprocess.fitting_question, geometry.preprocess.fitting, geometry.reason, geometry.trials)
+
+
+def _choice_of_precision(bottom: Bottom) -> list[dict[str, Any]]:
+    """The question, where it was asked or answered beforehand."""
+    choice = bottom.precision
+    told = choice.trials or bottom.settings.precision != "auto" or choice.prefix.precision == "int8"
+    return [question("precision", choice.prefix.precision, choice.reason, choice.trials)] if told else []
 
 
 def _frozen(blocks: Sequence[BlockInfo], adaptation: Adaptation) -> list[tuple[BlockInfo, bool]]:

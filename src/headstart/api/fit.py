@@ -34,6 +34,7 @@ from headstart.report.page import import_drawing
 from headstart.runtime import num_cores
 from headstart.select.floor import FloorPlan, find_floor
 from headstart.select.geometry import choose_geometry
+from headstart.select.precision import choose_precision
 from headstart.tuning.callbacks.base import Callback, check_callbacks
 
 if TYPE_CHECKING:
@@ -121,12 +122,14 @@ def _find_bottom(
         prefix = compile_prefix(source, image_size=settings.image_size).wait()
         require_compiled(prefix)
         geometry = choose_geometry(prefix, dataset, geometry=settings.geometry, seed=settings.seed)
+        precision = choose_precision(prefix, geometry.preprocess, dataset, precision=settings.precision, seed=settings.seed)
+        prefix = precision.prefix
         table = extract(prefix, geometry.preprocess, dataset.samples, progress=progress)
     with clock.step("check"):
         near = near_duplicates(table, dataset)
         findings = check_dataset(dataset, table, near, reading.findings)
         raise_if_fatal(findings)
-        splits = _split(dataset, table, near, geometry.asked, settings.seed)
+        splits = _split(dataset, table, near, geometry.asked | precision.asked, settings.seed)
         labels = labels_in(dataset, splits.train)
     with clock.step("features"):
         table, flips = add_flips(table, prefix, dataset, splits, settings=settings, progress=progress)
@@ -139,6 +142,7 @@ def _find_bottom(
         dataset=dataset,
         prefix=prefix,
         geometry=geometry,
+        precision=precision,
         table=table,
         flips=flips,
         findings=findings,

@@ -164,7 +164,7 @@ def extract_batches(
     def work(few: list[Sample]) -> Batch:
         return _extract_few(task, few)
 
-    few_at_once = _in_batches(samples, prefix.batch_size, preprocess)
+    few_at_once = in_batches(samples, prefix.batch_size, preprocess)
     for batch in ordered_map(work, few_at_once, num_workers=prefix.num_workers):
         if batch.fresh:
             store.put_many([key for key, _ in batch.fresh], np.stack([value for _, value in batch.fresh]))
@@ -173,7 +173,7 @@ def extract_batches(
         yield batch
 
 
-def _in_batches(samples: Iterable[Sample], most: int, preprocess: Preprocess) -> Iterator[list[Sample]]:
+def in_batches(samples: Iterable[Sample], most: int, preprocess: Preprocess) -> Iterator[list[Sample]]:
     """At most so many items at a time, and of long ones fewer: a batch is as long as its longest item times their number."""
     few: list[Sample] = []
     longest = 0

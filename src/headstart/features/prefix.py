@@ -126,7 +126,7 @@ class Prefix(Protocol):
     batch_size: int
     """Items a call works best with."""
     precision: str
-    """What it computes in: 'float32' or 'bfloat16'; features of one are not the other's."""
+    """What it computes in: 'float32', 'bfloat16' or 'int8'; features of one are not the other's."""
     model_path: Path | None
     """The compiled network's file; None where it could not be compiled."""
 
@@ -145,10 +145,10 @@ class OnnxPrefix:
     """
 
     batch_size = 8
-    precision = "float32"
 
-    def __init__(self, spec: PrefixSpec, model_path: Path) -> None:
+    def __init__(self, spec: PrefixSpec, model_path: Path, *, precision: str = "float32") -> None:
         self.spec = spec
+        self.precision = precision
         self.model_path: Path | None = model_path
         self.num_workers = runtime.num_cores()
         self._session = open_session(model_path, num_threads=1)

@@ -63,7 +63,7 @@ def choose_geometry(
     base = prefix.spec.preprocess
     if geometry != "auto":
         return _settled(base, geometry, "as asked")
-    asked = _part(dataset, seed)
+    asked = part_to_ask(dataset, seed)
     if len(asked) < MIN_ITEMS:
         reason = f"too few items to ask the data: {len(asked)} of the {MIN_ITEMS} it takes"
         return _settled(base, base.fittings[0], reason)
@@ -106,8 +106,10 @@ def _settled(base: Preprocess, geometry: str, reason: str) -> GeometryChoice:
     return GeometryChoice(preprocess=base.with_fitting(geometry), trials=(), reason=reason, asked=frozenset())
 
 
-def _part(dataset: Dataset, seed: int) -> list[Sample]:
-    """A run of neighbours from every class: copies and frames of a scene mostly lie side by side, so few groups are touched.
+def part_to_ask(dataset: Dataset, seed: int) -> list[Sample]:
+    """The part of what may train that questions are asked of before anything else is known.
+
+    A run of neighbours from every class: copies and frames of a scene mostly lie side by side, so few groups are touched.
 
     Each run begins at the item whose id hashes lowest, and its length moves in steps of an eighth to a quarter, so that a few
     more items leave it as it was, and its features known.

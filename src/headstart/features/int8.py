@@ -1,0 +1,95 @@
+"""The same compiled prefix with its products in 8-bit whole numbers, and how much faster that is on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from headstart import runtime
+from headstart.errors import CacheError
+from headstart.features.prefix import OnnxPrefix, Prefix
+
+NETWORK, TOLD = "int8.onnx", "int8.json"
+ROUNDS = 5
+
+
+def quantized(prefix: Prefix) -> tuple[OnnxPrefix | None, str]:
+    """The prefix in 8-bit whole numbers, made once and kept beside it.
+
+    Args:
+        prefix: a compiled prefix, in float32.
+
+    Returns:
+        Another prefix with the same layout, None where there is none; and then why not.
+    """
+    path = prefix.model_path
+    if not isinstance(prefix, OnnxPrefix) or path is None:
+        return None, "the network runs on torch"
+    made = path.with_name(NETWORK)
+    if not made.exists() and (why := _make(path, made)):
+        return None, why
+    return OnnxPrefix(prefix.spec, made, precision="int8"), ""
+
+
+def _make(path: Path, made: Path) -> str:
+    if importlib.util.find_spec("onnx") is None:
+        return "onnx is not installed"
+    import onnx
+
+    from headstart.features.int8_graph import quantize_products
+
+    model, count = quantize_products(onnx.load(path))
+    if not count:
+        return "the network has no products with constant matrices"
+    try:
+        runtime.atomic_write_bytes(made, model.SerializeToString())
+    except CacheError as error:
+        return f"it could not be kept: {error.what}"
+    return ""
+
+
+def times_faster(prefix: OnnxPrefix, other: OnnxPrefix, batches: Sequence[np.ndarray]) -> float:
+    """How much less time the other prefix takes for some batches, measured once on a machine and remembered.
+
+    Args:
+        prefix: in float32.
+        other: in 8-bit whole numbers; its file's folder holds what was measured.
+        batches: as the preprocess collates them.
+
+    Returns:
+        Seconds of the first over seconds of the other: medians of rounds in turn, on one core.
+    """
+    assert other.model_path is not None
+    kept = other.model_path.with_name(TOLD)
+    machine = {"processor": runtime.hardware()["cpu"], "onnxruntime": onnxruntime.__version__}
+    try:
+        told = json.loads(kept.read_text(encoding="utf-8"))
+        if told["machine"] == machine:
+            return float(told["times_faster"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    measured = _measure(prefix, other, batches)
+    try:
+        runtime.atomic_write_text(kept, json.dumps({"machine": machine, "times_faster": measured}))
+    except CacheError:
+        pass  # it is measured again next time
+    return measured
+
+
+def _measure(prefix: OnnxPrefix, other: OnnxPrefix, batches: Sequence[np.ndarray]) -> float:
+    taken: tuple[list[float], list[float]] = [], []
+    for number in range(1 + ROUNDS):
+        for one, seconds in zip((prefix, other), taken, strict=True):
+            started = time.perf_counter()
+            for batch in batches:
+                one(batch)
+            if number:  # the first calls take longer
+                seconds.append(time.perf_counter() - started)
+    return statistics.median(taken[0]) / statistics.median(taken[1])
