@@ -5,10 +5,11 @@ import pytest
 from headstart.backbones.info import BackboneInfo, BlockInfo
 from headstart.config import FitSettings
 from headstart.errors import SettingError
+from headstart.heads.choose import Candidate
 from headstart.records import Dataset, Sample, Splits
 from headstart.select.gate import Verdict
 from headstart.select.rules import Circumstances
-from headstart.select.strategy import Attempt, budget_seconds, check_strategy, propose
+from headstart.select.strategy import Attempt, budget_seconds, check_strategy, propose, why_good_enough
 
 
 def info_of(*num_parameters):
@@ -85,6 +86,23 @@ def test_few_labels_are_left_to_the_exact_head(counts, why):
     strategies, told = proposed(counts)
     assert told == why
     assert bool(strategies) == (not why)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "enough"), [(1.0, 0.003, True), (1.0, 0.3, False), (0.99, 0.003, False), (None, None, False)]
+)
+def test_where_nothing_is_left_to_gain_nothing_is_tried(accuracy, loss, enough):
+    seen = {
+        "cv_accuracy": accuracy,
+        "cv_log_loss": loss,
+        "cv_rmse": 0.001,
+        "temperature": 1.0,
+        "gap": 0.0,
+        "standard_error": 0.0,
+    }
+    why = why_good_enough(Candidate(kind="ridge", penalty=1.0, **seen))
+    assert bool(why) == enough
+    assert not enough or "every item right, with a log-loss of 0.0030" in why
 
 
 def test_without_a_test_split_nothing_is_tuned():

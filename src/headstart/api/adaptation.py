@@ -20,7 +20,7 @@ from headstart.select.floor import Floor, FloorPlan
 from headstart.select.geometry import GeometryChoice
 from headstart.select.precision import PrecisionChoice
 from headstart.select.rules import Circumstances
-from headstart.select.strategy import Attempt, check_pairs, check_strategy, possible, propose
+from headstart.select.strategy import Attempt, check_pairs, check_strategy, possible, propose, why_good_enough
 
 if TYPE_CHECKING:
     from headstart.select.trials import Trial
@@ -106,6 +106,8 @@ def adapt(
     facts = _circumstances(bottom)
     if hidden_head:
         return _with_hidden_head(bottom, folder, facts, callbacks, progress)
+    if strategy == "auto" and (why := why_good_enough(bottom.floor.choice.chosen)):
+        return floor_kept(bottom, why)
     proposed, why_none = propose(bottom.dataset, bottom.splits, facts) if strategy == "auto" else ((strategy,), "")
     proposed = possible(proposed, bottom.prefix.spec.info) if strategy == "auto" else proposed
     if not proposed:

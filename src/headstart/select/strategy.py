@@ -13,6 +13,7 @@ import numpy as np
 from headstart.backbones.info import BackboneInfo
 from headstart.config import FitSettings
 from headstart.errors import SettingError
+from headstart.heads.choose import Candidate
 from headstart.records import Dataset, Splits
 from headstart.select.gate import Verdict
 from headstart.select.rules import (
@@ -27,6 +28,8 @@ from headstart.select.rules import (
 # On a CPU tuning may take four times what the floor took, and a minute in any case.
 TIMES_THE_FLOOR, LEAST_SECONDS = 4.0, 60.0
 ACCELERATED_SECONDS = 600.0
+# Nats: where every answer is right out of fold and the loss is below this, nothing that tuning could gain would be seen.
+NEXT_TO_NOTHING = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,18 @@ def budget_seconds(settings: FitSettings, *, floor_seconds: float, device: str) 
     if settings.budget is not None:
         return settings.budget_seconds
     return max(LEAST_SECONDS, TIMES_THE_FLOOR * floor_seconds) if device == "cpu" else ACCELERATED_SECONDS
+
+
+def why_good_enough(chosen: Candidate) -> str:
+    """Why nothing is left for tuning to gain; '' where something is.
+
+    Args:
+        chosen: the floor's head, as cross-validation saw it.
+    """
+    loss = chosen.cv_log_loss
+    if chosen.cv_accuracy != 1.0 or loss is None or loss > NEXT_TO_NOTHING:
+        return ""
+    return f"out of fold the floor gets every item right, with a log-loss of {loss:.4f}: next to nothing is left to gain"
 
 
 def propose(dataset: Dataset, splits: Splits, facts: Circumstances) -> tuple[tuple[str, ...], str]:
