@@ -62,7 +62,8 @@ def with_hidden_head(
     """
     started = time.perf_counter()
     runtime.raise_malloc_thresholds()
-    torch.set_num_threads(runtime.num_cores())
+    # The products are so small that two threads wait for each other longer than they work, above all on a busy machine.
+    torch.set_num_threads(1)
     plan = plan_for(bottom, "head", facts)
     floor, splits, dataset = bottom.floor, bottom.splits, bottom.dataset
     task = HiddenHead(table=bottom.table, dataset=dataset, block=floor.block, labels=floor.labels, plan=plan)

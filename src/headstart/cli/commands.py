@@ -158,15 +158,17 @@ def generate(  # noqa: PLR0913 - one parameter for each option
 def predict(
     artifact: ArtifactArgument,
     items: Annotated[
-        list[str], typer.Argument(metavar="ITEM...", help="Files, folders, texts, or - for one item a line on stdin.")
+        list[str],
+        typer.Argument(metavar="ITEM...", help="Files, folders, texts, tables, or - for one item a line on stdin."),
     ],
+    item_column: Annotated[str | None, typer.Option(help="Of tables: the column of the items.")] = None,
     output_format: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
     as_json: JsonOption = False,
 ) -> None:
     """Label new items."""
     from headstart.cli.predict import predict_items
 
-    raise typer.Exit(predict_items(artifact, items, "json" if as_json else output_format))
+    raise typer.Exit(predict_items(artifact, items, "json" if as_json else output_format, item_column=item_column))
 
 
 @app.command()

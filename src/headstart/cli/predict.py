@@ -13,16 +13,20 @@ from typing import Any
 from headstart.artifact.store import load
 from headstart.cli.show import check_format, show_predictions
 from headstart.data.modality import modality_of_name
+from headstart.data.tables import TABLE_SUFFIXES
+from headstart.errors import SettingError
 from headstart.model.items import expand, unreadable_error
+from headstart.records import Modality
 
 
-def predict_items(artifact: Path, items: list[str], output_format: str) -> int:
+def predict_items(artifact: Path, items: list[str], output_format: str, *, item_column: str | None = None) -> int:
     """Label items and print the predictions.
 
     Args:
         artifact: a saved model's folder.
-        items: files, folders, texts, or '-' for a path or text a line on stdin.
+        items: files, folders, texts, tables of any of these, or '-' for a path or text a line on stdin.
         output_format: table, csv or json.
+        item_column: of tables; None for the one with a usual name, or the only one.
 
     Returns:
         The exit status: 0, or 2 where JSON tells of items that cannot be read.
@@ -32,7 +36,7 @@ def predict_items(artifact: Path, items: list[str], output_format: str) -> int:
     """
     shown = check_format(output_format)
     model = load(artifact)
-    answers = model.answers_to(_name_items(items, model.manifest.modality))
+    answers = model.answers_to(_name_items(items, model.manifest.modality, item_column))
     show_predictions(model, model.interpret(answers), answers.unreadable, shown)
     if answers.unreadable and shown != "json":
         raise unreadable_error(answers.unreadable)
@@ -63,11 +67,24 @@ def read_plainly(arguments: list[str]) -> tuple[Path, list[str], str] | None:
     return Path(words[0]), words[1:], output_format
 
 
-def _name_items(words: list[str], modality: str) -> list[tuple[str, Any]]:
+def _name_items(words: list[str], modality: Modality, column: str | None) -> list[tuple[str, Any]]:
     """Names and items; for texts a word is a file or folder if there is one of that name, else the text itself."""
     named: list[tuple[str, Any]] = []
-    for word in words:
-        if modality == "text":
+    tables = {word for word in words if _is_table(word)}
+    if column is not None and not tables:
+        raise SettingError(
+            f"--item-column is {column!r}, and no ITEM is a table.",
+            expected=f"a file that ends in {', '.join(sorted(TABLE_SUFFIXES))}.",
+            mend="leave --item-column out.",
+        )
+    for position, word in enumerate(words, 1):
+        if word in tables:
+            from headstart.data.item_tables import items_of_table
+
+            named += items_of_table(Path(word), modality, column=column)
+        elif not word.strip():
+            named.append((f"ITEM {position}: {word!r}", word))
+        elif modality == "text":
             named += _lines_of_text() if word == "-" else expand([_file_or_text(word)], modality)
         else:
             named += expand([line for line in _lines() if line.strip()] if word == "-" else [word], modality)
@@ -84,6 +101,13 @@ def _lines_of_text() -> list[tuple[str, str]]:
     while lines and not lines[-1].strip():
         lines.pop()
     return [(line if line.strip() else f"line {number} of stdin", line) for number, line in enumerate(lines, 1)]
+
+
+def _is_table(word: str) -> bool:
+    try:
+        return Path(word).suffix.casefold() in TABLE_SUFFIXES and Path(word).is_file()
+    except (OSError, ValueError):  # too long for a path, or holds what no path can
+        return False
 
 
 def _file_or_text(word: str) -> str | Path:

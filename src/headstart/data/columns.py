@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from headstart.data.layout import tell_missing
+from headstart.data.layout import tell_blank, tell_missing
 from headstart.data.modality import choose_modality, modality_of_name, modality_of_value
 from headstart.data.rows import (
     ReadOptions,
@@ -102,10 +102,12 @@ def choose_columns(names: Sequence[str], options: ReadOptions, *, where: str) ->
         label = label or next((name for name in names if item is not None and name != item), None)
     if item is None or label is None:
         kind, usual = ("item", ITEM_NAMES) if item is None else ("label", LABEL_NAMES)
+        raise _no_usual_column(kind, usual, names, where)
+    if item == label:
         raise DataError(
-            f"{where} has no column that is known to hold the {kind}s; its columns are {name_some(list(names), 30)}.",
-            expected=f"a column named {', '.join(usual[:-1])} or {usual[-1]}.",
-            mend=f"pass --{kind}-column NAME (in Python: {kind}_column=NAME) with one of its columns.",
+            f"the column {item!r} of {where} is named for both the items and the labels.",
+            expected="two columns, one of each.",
+            mend="correct --item-column or --label-column.",
         )
     taken = {item, label}
     return Columns(
@@ -113,6 +115,48 @@ def choose_columns(names: Sequence[str], options: ReadOptions, *, where: str) ->
         label=label,
         group=options.group_column or _first_usual([name for name in names if name not in taken], GROUP_NAMES, None),
         split=options.split_column or _first_usual([name for name in names if name not in taken], SPLIT_COLUMN_NAMES, None),
+    )
+
+
+def choose_item_column(names: Sequence[str], wanted: str | None, *, where: str) -> str:
+    """Choose the column of items where no labels are asked for: as named, by its usual name, or the only one.
+
+    Args:
+        names: of all columns.
+        wanted: what the user named, if anything.
+        where: the table, for messages.
+
+    Raises:
+        DataError: if the named column is not there, or none can be taken.
+    """
+    if wanted is not None and wanted not in names:
+        raise DataError(
+            f"{where} has no column as named by --item-column {wanted!r}{did_you_mean(wanted, names)}.",
+            expected=f"one of its columns: {name_some(list(names), 30)}.",
+            mend="correct the spelling of the option.",
+        )
+    found = wanted or _first_usual(names, ITEM_NAMES, None) or (names[0] if len(names) == 1 else None)
+    if found is None:
+        raise _no_usual_column("item", ITEM_NAMES, names, where)
+    return found
+
+
+def find_items(cells: Sequence[Any], column: str, modality: Modality, *, folder: Path, where: str) -> list[Any]:
+    """What the cells of a column stand for: paths below `folder`, or the items themselves; None for a blank one.
+
+    Raises:
+        DataError: if they are of another modality, or of several.
+    """
+    items = [_unwrap(cell) for cell in cells]
+    _, are_paths = _find_kind(items, column, modality, where)
+    return [_resolve(item, folder) if are_paths and isinstance(item, (str, PurePath)) else item for item in items]
+
+
+def _no_usual_column(kind: str, usual: Sequence[str], names: Sequence[str], where: str) -> DataError:
+    return DataError(
+        f"{where} has no column that is known to hold the {kind}s; its columns are {name_some(list(names), 30)}.",
+        expected=f"a column named {', '.join(usual[:-1])} or {usual[-1]}.",
+        mend=f"pass --{kind}-column NAME (in Python: {kind}_column=NAME) with one of its columns.",
     )
 
 
@@ -140,7 +184,7 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
         DataError: if no item is there, or items are of mixed or unknown kinds.
     """
     items = [_unwrap(item) for item in table.columns[columns.item]]
-    blank = [table.places[index] for index, item in enumerate(items) if item is None]
+    blank = [f"{row_id(index)} ({table.places[index]})" for index, item in enumerate(items) if item is None]
     if len(blank) == len(items):
         raise DataError(
             f"the column {columns.item!r} of {where} is empty in every row.",
@@ -151,7 +195,6 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
     rows, missing = [], []
     for index, item in enumerate(items):
         if item is None:
-            missing.append(f"{row_id(index)} ({table.places[index]}: blank)")
             continue
         path = _resolve(item, folder) if are_paths and isinstance(item, (str, PurePath)) else None
         if path is not None and not path.is_file():
@@ -175,7 +218,13 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
             expected=f"paths to files, absolute or relative to {str(folder)!r}.",
             mend="correct the paths or move the files there; if the column holds texts, pass --modality text.",
         )
-    return Rows(rows=tuple(rows), modality=modality, source=where, splits_text=True, findings=tuple(tell_missing(missing)))
+    return Rows(
+        rows=tuple(rows),
+        modality=modality,
+        source=where,
+        splits_text=True,
+        findings=(*tell_blank(blank), *tell_missing(missing)),
+    )
 
 
 def _first_usual(names: Sequence[str], usual: Sequence[str], taken: str | None) -> str | None:

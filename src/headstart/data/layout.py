@@ -99,6 +99,21 @@ def tell_missing(ids: list[str]) -> list[Finding]:
     ]
 
 
+def tell_blank(places: list[str]) -> list[Finding]:
+    """Word one finding about rows without an item; none for an empty list."""
+    if not places:
+        return []
+    return [
+        Finding(
+            kind="missing",
+            severity="warning",
+            items=tuple(places),
+            message=f"{count_of(len(places), 'row')} without an item: {name_some(places)}. Left out.",
+            mend="fill the cells, or remove the rows.",
+        )
+    ]
+
+
 def class_folders_with_items(root: Path) -> list[Path]:
     """The sub-folders of `root` that hold at least one file of a known modality at any depth."""
     return [folder for folder in visible_entries(root)[0] if any(modality_of_name(file.name) for file in files_below(folder))]
