@@ -77,7 +77,7 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "backbone": info.as_json()
         | {"blocks": [asdict(b) | {"parameters": b.num_parameters, "frozen": f} for b, f in _frozen(info.blocks, adaptation)]},
         "preprocess": bottom.table.preprocess.as_json(),
-        "choices": [_choice_of_geometry(bottom), *bottom.flips, *_choices_of_floor(story)],
+        "choices": [*_choices_of_geometry(bottom), *bottom.flips, *_choices_of_floor(story)],
         "tuning": {"kept": adaptation.strategy, "reason": adaptation.reason, "cut": adaptation.cut}
         | {"attempts": [attempt.as_json() for attempt in adaptation.attempts]},
         "evaluation": evaluation,
@@ -159,9 +159,14 @@ def _choices_of_floor(story: Story) -> list[dict[str, Any]]:
     ]
 
 
-def _choice_of_geometry(bottom: Bottom) -> dict[str, Any]:
-    geometry = bottom.geometry
-    return question(geometry.preprocess.fitting_question, geometry.preprocess.fitting, geometry.reason, geometry.trials)
+def _choices_of_geometry(bottom: Bottom) -> list[dict[str, Any]]:
+    """How items are fitted; asked for each backbone, where there were several."""
+    several = bottom.geometry.parts or (bottom.geometry,)
+    names = [f" for {part.info.name}" for part in bottom.contest.spec.parts] if bottom.geometry.parts else [""]
+    return [
+        question(f"{each.preprocess.fitting_question}{name}", each.preprocess.fitting, each.reason, each.trials)
+        for each, name in zip(several, names, strict=True)
+    ]
 
 
 def _frozen(blocks: Sequence[BlockInfo], adaptation: Adaptation) -> list[tuple[BlockInfo, bool]]:
