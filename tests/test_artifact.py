@@ -64,7 +64,15 @@ def answer_for(prefix, task, *, block="last", flips=False, seed=0):
     temperatures = (
         random.uniform(0.5, 2, num_outputs) if task == "multi" else np.full(num_outputs, 1.0 if task == "value" else 1.7)
     )
-    return Answer(width=prefix.spec.width, columns=columns, flips=flips, head=head, temperatures=temperatures, task=task)
+    return Answer(
+        width=prefix.spec.width,
+        inputs=("pixels",),
+        columns=(columns,),
+        flips=flips,
+        head=head,
+        temperatures=temperatures,
+        task=task,
+    )
 
 
 def by_hand(prefix, answer, batch):
@@ -72,7 +80,7 @@ def by_hand(prefix, answer, batch):
     features = prefix(batch).astype(np.float64)
     if answer.flips:
         features = (features + prefix(np.ascontiguousarray(batch[..., ::-1]))) / 2
-    scores = features[:, answer.columns] @ answer.head.weight.T.astype(np.float64) + answer.head.bias
+    scores = features[:, answer.columns[0]] @ answer.head.weight.T.astype(np.float64) + answer.head.bias
     match answer.task:
         case "single":
             return softmax(scores / answer.temperatures, axis=1)
@@ -84,7 +92,7 @@ def by_hand(prefix, answer, batch):
 def write_small_model(folder, prefix, task, **changes):
     """A saved model of the small prefix, without a fit."""
     answer = answer_for(prefix, task)
-    network = assemble(prefix.model_path, answer)
+    network = assemble([prefix.model_path], answer)
     session = open_session(network, num_threads=1)
     self_test = make_self_test(
         prefix.spec.preprocess, pictures_of(3), lambda batch, items: session.run(None, {"pixels": batch})[0]
@@ -147,7 +155,7 @@ def rewrite_file(folder, name, content):
 def test_network_answers_as_the_head_on_the_features(small, task, block, flips):
     answer = answer_for(small, task, block=block, flips=flips, seed=3)
     before = small.model_path.read_bytes()
-    network = assemble(small.model_path, answer)
+    network = assemble([small.model_path], answer)
     assert small.model_path.read_bytes() == before
     onnx.checker.check_model(onnx.load_model_from_string(network))
     session = open_session(network, num_threads=1)
@@ -306,7 +314,7 @@ def test_preprocessing_travels_with_the_model(saved, change):
 
 def test_another_network_is_found_by_the_self_test(saved, small):
     answer = answer_for(small, "single", seed=1)
-    rewrite_file(saved, "model.onnx", assemble(small.model_path, answer))
+    rewrite_file(saved, "model.onnx", assemble([small.model_path], answer))
     with pytest.raises(ArtifactError, match="golden item 0 gets another answer here"):
         load(saved)
 

@@ -439,9 +439,10 @@ def test_the_saved_network_answers_as_numpy_does(prefix, task):
     head = MlpHead(layers=layers)
     temperatures = np.full(count, 1.0 if task == "value" else 1.7)
     answer = Answer(
-        width=prefix.spec.width, columns=columns, flips=False, head=head, temperatures=temperatures, task=task
+        width=prefix.spec.width, inputs=("pixels",), columns=(columns,), flips=False, head=head, temperatures=temperatures,
+        task=task,
     )  # fmt: skip
-    session = onnxruntime.InferenceSession(assemble(prefix.model_path, answer))
+    session = onnxruntime.InferenceSession(assemble([prefix.model_path], answer))
     pixels = random.normal(size=(3, 3, 224, 224)).astype(np.float32)
     scores = head.scores(prefix(pixels)[:, columns]) / temperatures
     odds = np.exp(scores)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 HISTORY, LOGS, CHECKPOINTS = "history.csv", "logs", "checkpoints"
 # What was decided by the clock is kept here while a fit runs, so that a resumed one decides the same.
 DECIDED = "tuning.json"
+NOT_TUNED = "several backbones together answer, and those are not tuned: to tune one, name it alone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,8 @@ class Bottom:
     plan: FloorPlan
     seconds: float
     """That it took, features included."""
+    contest: FeatureTable
+    """What the floor was chosen from: `table`, or the features by several networks of which that is one's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,8 @@ def adapt(
         MissingPackageError: if a strategy is asked for and its packages are not installed.
     """
     settings = bottom.settings
+    if bottom.source.parts and settings.strategy == "auto" and settings.head != "mlp":
+        return floor_kept(bottom, NOT_TUNED)
     strategy = check_strategy(settings.strategy, bottom.prefix.spec.info)
     check_pairs(strategy, bottom.dataset, bottom.splits)
     if settings.resume:

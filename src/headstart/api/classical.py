@@ -8,7 +8,6 @@ from headstart.config import FitSettings
 from headstart.errors import SettingError
 from headstart.features import FeatureTable
 from headstart.heads.term_counts import count_terms
-from headstart.preprocess.text import TextPreprocess
 from headstart.records import Dataset, Modality
 from headstart.runtime import require_packages
 
@@ -46,7 +45,9 @@ def add_terms(table: FeatureTable, dataset: Dataset, settings: FitSettings) -> F
         MissingPackageError: if scipy is not installed.
     """
     preprocess = table.preprocess
-    if not isinstance(preprocess, TextPreprocess) or settings.classical == "none" or settings.head == "mlp":
+    if preprocess.modality != "text" or settings.classical == "none" or settings.head == "mlp":
         return table
     require_packages("scipy", purpose="counting the words of texts (--classical none does without)")
-    return replace(table, terms=count_terms((id_, preprocess.load(dataset.by_id[id_].item, name=id_)) for id_ in table.ids))
+    return replace(
+        table, terms=count_terms((id_, str(preprocess.load(dataset.by_id[id_].item, name=id_))) for id_ in table.ids)
+    )

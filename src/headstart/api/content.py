@@ -77,7 +77,12 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "backbone": info.as_json()
         | {"blocks": [asdict(b) | {"parameters": b.num_parameters, "frozen": f} for b, f in _frozen(info.blocks, adaptation)]},
         "preprocess": bottom.table.preprocess.as_json(),
-        "choices": [_choice_of_geometry(bottom), *_choice_of_precision(bottom), *bottom.flips, *_choices_of_floor(story)],
+        "choices": [
+            *_choices_of_geometry(bottom),
+            *_choices_of_precision(bottom),
+            *bottom.flips,
+            *_choices_of_floor(story),
+        ],
         "tuning": {"kept": adaptation.strategy, "reason": adaptation.reason, "cut": adaptation.cut}
         | {"attempts": [attempt.as_json() for attempt in adaptation.attempts]},
         "evaluation": evaluation,
@@ -159,16 +164,25 @@ def _choices_of_floor(story: Story) -> list[dict[str, Any]]:
     ]
 
 
-def _choice_of_geometry(bottom: Bottom) -> dict[str, Any]:
-    geometry = bottom.geometry
-    return question(geometry.preprocess.fitting_question, geometry.preprocess.fitting, geometry.reason, geometry.trials)
+def _choices_of_geometry(bottom: Bottom) -> list[dict[str, Any]]:
+    """How items are fitted; asked for each backbone, where there were several."""
+    several = bottom.geometry.parts or (bottom.geometry,)
+    names = [f" for {part.info.name}" for part in bottom.contest.spec.parts] if bottom.geometry.parts else [""]
+    return [
+        question(f"{each.preprocess.fitting_question}{name}", each.preprocess.fitting, each.reason, each.trials)
+        for each, name in zip(several, names, strict=True)
+    ]
 
 
-def _choice_of_precision(bottom: Bottom) -> list[dict[str, Any]]:
-    """The question, where it was asked or answered beforehand."""
-    choice = bottom.precision
-    told = choice.trials or bottom.settings.precision != "auto" or choice.prefix.precision == "int8"
-    return [question("precision", choice.prefix.precision, choice.reason, choice.trials)] if told else []
+def _choices_of_precision(bottom: Bottom) -> list[dict[str, Any]]:
+    """What each frozen network computes in, where that was asked or answered beforehand."""
+    several = bottom.precision.parts or (bottom.precision,)
+    names = [f" of {part.info.name}" for part in bottom.contest.spec.parts] if bottom.precision.parts else [""]
+    return [
+        question(f"precision{name}", each.prefix.precision, each.reason, each.trials)
+        for each, name in zip(several, names, strict=True)
+        if each.trials or bottom.settings.precision != "auto"
+    ]
 
 
 def _frozen(blocks: Sequence[BlockInfo], adaptation: Adaptation) -> list[tuple[BlockInfo, bool]]:

@@ -17,7 +17,8 @@ from headstart.evidence.evaluate import evaluate_multi, evaluate_repeated, evalu
 from headstart.evidence.evaluation import Evaluation
 from headstart.features import FeatureTable
 from headstart.records import Dataset, Splits
-from headstart.select.floor import Floor, FloorPlan, find_floor
+from headstart.select.floor import Floor, FloorPlan
+from headstart.select.fusion import find_footing
 
 if TYPE_CHECKING:
     from headstart.select.trials import Trial
@@ -56,7 +57,7 @@ def gather_evidence(adaptation: Adaptation, bottom: Bottom) -> Evidence:
     if not splits.test and adaptation.trial is not None:
         return _out_of_fold(adaptation.trial, dataset, floor, majority, plan)
     if not splits.test:
-        return _cross_validate(bottom.table, dataset, splits, floor.labels, majority, plan)
+        return _cross_validate(bottom.contest, dataset, splits, floor.labels, majority, plan)
     ids = splits.test
     answers = floor.answers_to(adaptation.table, ids, dataset.task)
     evaluation = evaluate(dataset, ids, answers, floor, seed=plan.seed, majority=majority)
@@ -150,8 +151,9 @@ def _cross_validate(
                 continue
             learning = tuple(ids[row] for row in np.flatnonzero(folds[repeat] != fold))
             part = replace(splits, train=learning)
-            floors.append(find_floor(table, dataset, part, labels, replace(plan, seed=plan.seed + repeat)))
-            answers[repeat, held] = floors[-1].answers_to(table, [ids[row] for row in held], dataset.task)
+            found = find_footing(table, dataset, part, labels, replace(plan, seed=plan.seed + repeat))
+            floors.append(found.floor)
+            answers[repeat, held] = found.floor.answers_to(found.table, [ids[row] for row in held], dataset.task)
     tested = np.flatnonzero(np.isfinite(answers).all(axis=(0, 2)))
     if not len(tested):
         raise DataError(

@@ -27,12 +27,14 @@ from headstart.data.split import split
 from headstart.data.targets import labels_in
 from headstart.errors import SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
+from headstart.features.fusion import parts_of
 from headstart.inference import blas_threads_for
 from headstart.model.model import Model
 from headstart.records import Dataset, Finding, Splits, Task
 from headstart.report.page import import_drawing
 from headstart.runtime import num_cores
-from headstart.select.floor import FloorPlan, find_floor
+from headstart.select.floor import FloorPlan
+from headstart.select.fusion import find_footing
 from headstart.select.geometry import choose_geometry
 from headstart.select.precision import choose_precision
 from headstart.tuning.callbacks.base import Callback, check_callbacks
@@ -97,6 +99,7 @@ def fit(
             _check_balance(settings.balance, reading.dataset.task)
             check_classical(settings.classical, reading.dataset.modality)
             source = locate(settings.backbone, modality=reading.dataset.modality)
+            check_fused(settings, source)
         with blas_threads_for(len(reading.dataset.samples), num_cores()) as num_workers:
             plan = FloorPlan(balance=settings.balance, seed=settings.seed, num_workers=num_workers)
             bottom = _find_bottom(reading, source, settings, plan, clock, _narrator(progress, "features"))
@@ -135,19 +138,20 @@ def _find_bottom(
         table, flips = add_flips(table, prefix, dataset, splits, settings=settings, progress=progress)
         table = add_terms(table, dataset, settings)
     with clock.step("head"):
-        floor = find_floor(table, dataset, splits, labels, plan)
+        found = find_footing(table, dataset, splits, labels, plan)
     return Bottom(
-        source=source,
+        source=source if found.part is None else source.parts[found.part],
         settings=settings,
         dataset=dataset,
-        prefix=prefix,
+        prefix=prefix if found.part is None else parts_of(prefix)[found.part],
         geometry=geometry,
         precision=precision,
-        table=table,
+        table=found.table,
+        contest=table,
         flips=flips,
         findings=findings,
         splits=splits,
-        floor=floor,
+        floor=found.floor,
         plan=plan,
         seconds=clock.seconds()["total"],
     )
@@ -196,6 +200,24 @@ def _check_balance(balance: str, task: Task) -> None:
             f"balance is 'weights', and the task is {task}.",
             expected="the single task: class weights are for items of one class each.",
             mend="leave --balance out, or pass --balance none.",
+        )
+
+
+def check_fused(settings: FitSettings, source: BackboneSource) -> None:
+    """Refuse to train several backbones at once.
+
+    Args:
+        settings: of the fit.
+        source: the backbone.
+
+    Raises:
+        SettingError: if a strategy or head that trains is asked for.
+    """
+    if source.parts and settings.strategy not in {"auto", "extract"}:
+        raise SettingError(
+            f"strategy is {settings.strategy!r}, and {source.name} is several backbones, which are not tuned.",
+            expected="--strategy extract, or auto, which tunes a backbone that turns out to be better alone.",
+            mend=f"--strategy auto; or name the one to tune: --backbone {source.parts[0].name}",
         )
 
 

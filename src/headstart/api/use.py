@@ -18,7 +18,6 @@ from headstart.data.rows import ReadOptions
 from headstart.data.source import read_with_findings
 from headstart.errors import MissingPackageError, SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
-from headstart.features.extract import extract_batches, feature_store
 from headstart.features.prefix import Prefix
 from headstart.model.items import unreadable_error
 from headstart.preprocess.recipe import Preprocess
@@ -26,6 +25,8 @@ from headstart.records import Finding, Sample
 from headstart.report.page import render_report
 
 Progress = Callable[[int, int], None]
+
+ROWS_AT_ONCE = 1_000
 
 
 def check(
@@ -86,7 +87,7 @@ def embed(
     """
     samples, modality = gather(data, backbone)
     prefix = compile_prefix(locate(backbone, modality=modality), image_size=image_size).wait()
-    prefix.spec.columns(block)
+    prefix.spec.runs(block)
     table = extract(prefix, _fitted(prefix, geometry), samples, progress=progress)
     if not table.ids:
         raise unreadable_error(table.failures)
@@ -135,24 +136,23 @@ def embed_to_parquet(
         )
     samples, modality = gather(data, backbone)
     prefix = compile_prefix(locate(backbone, modality=modality), image_size=image_size).wait()
-    columns = prefix.spec.columns(block)
-    preprocess = _fitted(prefix, geometry)
+    width, preprocess = sum(prefix.spec.widths(block)), _fitted(prefix, geometry)
     schema = pyarrow.schema(
         [
             ("id", pyarrow.string()),
             ("label", pyarrow.string()),
-            ("vector", pyarrow.list_(pyarrow.float32(), columns.stop - columns.start)),
+            ("vector", pyarrow.list_(pyarrow.float32(), width)),
         ]
     )
     labels = {sample.id: "|".join(sample.labels) or None for sample in samples}
-    told: dict[str, Any] = {"items": 0, "width": columns.stop - columns.start, "unreadable": {}, "hits": 0, "misses": 0}
+    told: dict[str, Any] = {"items": 0, "width": width, "unreadable": {}, "hits": 0, "misses": 0}
     target = Path(out)
     partial = target.with_name(target.name + ".partial")
     try:
         with pyarrow.parquet.ParquetWriter(partial, schema) as writer:
-            for ids, vectors in _chunks(prefix, preprocess, samples, columns, told, progress):
+            for ids, vectors in _chunks(prefix, preprocess, samples, block, told, progress):
                 flat = pyarrow.array(vectors.ravel())
-                lists = pyarrow.FixedSizeListArray.from_arrays(flat, columns.stop - columns.start)
+                lists = pyarrow.FixedSizeListArray.from_arrays(flat, width)
                 rows = [pyarrow.array(ids), pyarrow.array([labels[id_] for id_ in ids], pyarrow.string()), lists]
                 writer.write_table(pyarrow.Table.from_arrays(rows, schema=schema))
         if told["items"] == 0:
@@ -204,27 +204,22 @@ def _chunks(
     prefix: Prefix,
     preprocess: Preprocess,
     samples: tuple[Sample, ...],
-    columns: slice,
+    block: str,
     told: dict[str, Any],
     progress: Progress | None,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Row groups of about a thousand items."""
-    ids: list[str] = []
-    vectors: list[np.ndarray] = []
-    done = 0
-    with feature_store(prefix, preprocess) as store:
-        for batch in extract_batches(prefix, preprocess, samples, store=store):
-            ids += batch.ids
-            vectors.append(batch.vectors[:, 0, columns])
-            told["items"] += len(batch.ids)
-            told["unreadable"] |= batch.failures
-            told["hits"] += batch.hits
-            told["misses"] += batch.misses
-            done += len(batch.ids) + len(batch.failures)
-            if progress:
-                progress(done, len(samples))
-            if len(ids) >= 1_000:
-                yield ids, np.concatenate(vectors)
-                ids, vectors = [], []
-    if ids:
-        yield ids, np.concatenate(vectors)
+    """Row groups of at most a thousand items."""
+    for start in range(0, len(samples), ROWS_AT_ONCE):
+        few = samples[start : start + ROWS_AT_ONCE]
+        table = extract(prefix, preprocess, few, progress=progress and _from(progress, start, len(few), len(samples)))
+        told["items"] += len(table.ids)
+        told["unreadable"] |= table.failures
+        told["hits"] += table.hits
+        told["misses"] += table.misses
+        if table.ids:
+            yield list(table.ids), table.features(block)
+
+
+def _from(progress: Progress, start: int, count: int, total: int) -> Progress:
+    """The progress of all items, told of some of them; those of several networks are told of each item several times."""
+    return lambda done, all_: progress(start + count * done // all_, total)

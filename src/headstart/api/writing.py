@@ -27,6 +27,7 @@ from headstart.backbones.files import CHANGES
 from headstart.data.split import write_splits_csv
 from headstart.errors import BackboneError, HeadstartError, MissingPackageError
 from headstart.features.extract import FLIPPED
+from headstart.features.fusion import parts_of
 from headstart.features.prefix import Prefix
 from headstart.heads.mlp import dense_layers
 from headstart.heads.terms import TermsHead
@@ -34,6 +35,7 @@ from headstart.inference import open_session
 from headstart.model.manifest import FORMAT, Manifest
 from headstart.model.model import run_network
 from headstart.model.terms import pack_terms
+from headstart.preprocess.fusion import array_names
 from headstart.records import Sample
 from headstart.report.card import model_card
 from headstart.report.page import render_report
@@ -84,23 +86,24 @@ def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]
     )
 
 
-def require_compiled(prefix: Prefix) -> Path:
-    """The compiled network's file, which a saved model is made of.
+def require_compiled(prefix: Prefix) -> tuple[Path, ...]:
+    """The compiled network's file, or those of several, which a saved model is made of.
 
     Args:
         prefix: that made the features.
 
     Raises:
-        BackboneError: if the network could not be compiled, and so cannot predict without torch.
+        BackboneError: if a network could not be compiled, and so cannot predict without torch.
     """
-    if prefix.model_path is None:
+    paths = [part.model_path for part in parts_of(prefix) if part.model_path is not None]
+    if len(paths) < len(parts_of(prefix)):
         spec = prefix.spec
         raise BackboneError(
             f"backbone {spec.info.name!r} could not be compiled, so no model of it can predict without torch: {spec.why_torch}",
             expected="a backbone that ONNX can express.",
             mend="choose another backbone; `headstart embed` and headstart.features.extract work with this one.",
         )
-    return prefix.model_path
+    return tuple(paths)
 
 
 def _network(story: Story) -> bytes:
@@ -109,17 +112,18 @@ def _network(story: Story) -> bytes:
     except ImportError as error:
         raise MissingPackageError("onnx", extra="train", purpose="saving a model") from error
     kept = story.adaptation
-    path, floor, spec = require_compiled(kept.prefix), kept.answering, kept.prefix.spec
+    paths, floor, spec = require_compiled(kept.prefix), kept.answering, kept.prefix.spec
     answer = Answer(
         width=spec.width,
-        columns=spec.columns(floor.block),
+        inputs=array_names(spec.preprocess.input_name, spec.preprocess),
+        columns=spec.runs(floor.block),
         flips=FLIPPED in kept.table.views,
         head=floor.head,
         temperatures=floor.calibration.temperatures,
         task=story.dataset.task,
         with_terms=floor.terms is not None,
     )
-    return assemble(path, answer)
+    return assemble(paths, answer)
 
 
 def _terms(story: Story) -> TermsHead | None:

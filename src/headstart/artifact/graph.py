@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from headstart.artifact.joining import join_networks
 from headstart.heads.mlp import Head, dense_layers
 from headstart.model.terms import TERMS_INPUT
 from headstart.records import Task
@@ -21,9 +23,11 @@ class Answer:
     """How features become an answer."""
 
     width: int
-    """W, of the prefix's features."""
-    columns: slice
-    """Which of the prefix's features the head takes."""
+    """W, of the prefixes' features together."""
+    inputs: tuple[str, ...]
+    """What the network's inputs are called: one for each prefix."""
+    columns: tuple[slice, ...]
+    """Which runs of those features the head takes, in order."""
     flips: bool
     """Whether the features of the mirrored picture are averaged in."""
     head: Head
@@ -34,42 +38,35 @@ class Answer:
     """Whether a second input is added to the head's output: what the terms of texts say."""
 
 
-def assemble(prefix_path: Path, answer: Answer) -> bytes:
-    """Put a head behind a compiled prefix.
+def assemble(prefix_paths: Sequence[Path], answer: Answer) -> bytes:
+    """Put a head behind a compiled prefix, or behind several whose features lie side by side.
 
     Args:
-        prefix_path: the prefix's ONNX file: `pixels` (B, 3, S, S) to `features` (B, W).
+        prefix_paths: the prefixes' ONNX files: `pixels` (B, 3, S, S), say, to `features` (B, W) of each.
         answer: the head and what stands around it.
 
     Returns:
-        An ONNX model, the prefix's input to `answer` (B, K) float32: probabilities that sum to 1 (single), one probability a
-        label (multi), or the value (value). With terms there is a second input, `terms_scores` (B, K) float32, already
+        An ONNX model, the prefixes' inputs to `answer` (B, K) float32: probabilities that sum to 1 (single), one probability a
+        label (multi), or the value (value). With terms there is one more input, `terms_scores` (B, K) float32, already
         divided by the temperatures, that is added before the last activation.
     """
-    model = onnx.load(prefix_path)
+    networks = [onnx.load(path) for path in prefix_paths]
+    model = networks[0] if len(networks) == 1 else join_networks(networks, answer.inputs)
     graph = model.graph
-    constants = {
-        "columns.start": np.array([answer.columns.start], np.int64),
-        "columns.stop": np.array([answer.columns.stop], np.int64),
-        "columns.axis": np.array([1], np.int64),
-    }
+    constants: dict[str, np.ndarray] = {}
     nodes = []
     features = "features"
     if answer.flips:
-        before, after, more = _averaging_flips(graph, answer.width)
-        constants |= more
+        before, after, constants = _averaging_flips(graph, answer)
         nodes += after
         features = "features.averaged"
         kept = list(graph.node)
         del graph.node[:]
         graph.node.extend([*before, *kept])
     last = {"single": "Softmax", "multi": "Sigmoid", "value": "Identity"}[answer.task]
-    steps, weights = _head(answer)
-    constants |= weights
-    nodes += [
-        helper.make_node("Slice", [features, "columns.start", "columns.stop", "columns.axis"], ["head.input"]),
-        *steps,
-    ]
+    for steps, more in (_taking(features, answer.columns), _head(answer)):
+        nodes += steps
+        constants |= more
     given = "head.output"
     if answer.with_terms:
         given = "head.output.with_terms"
@@ -82,6 +79,19 @@ def assemble(prefix_path: Path, answer: Answer) -> bytes:
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(answer.temperatures)]))
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+def _taking(features: str, runs: Sequence[slice]) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """From the features to `head.input`: the runs of columns that the head takes."""
+    constants, steps = {"columns.axis": np.array([1], np.int64)}, []
+    taken = ["head.input"] if len(runs) == 1 else [f"head.input.{index}" for index in range(len(runs))]
+    for name, run in zip(taken, runs, strict=True):
+        bounds = [f"{name}.start", f"{name}.stop"]
+        constants |= {bound: np.array([place], np.int64) for bound, place in zip(bounds, (run.start, run.stop), strict=True)}
+        steps.append(helper.make_node("Slice", [features, *bounds, "columns.axis"], [name]))
+    if len(runs) > 1:
+        steps.append(helper.make_node("Concat", taken, ["head.input"], axis=1))
+    return steps, constants
 
 
 def _head(answer: Answer) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
@@ -103,25 +113,26 @@ def _head(answer: Answer) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
 
 
 def _averaging_flips(
-    graph: onnx.GraphProto, width: int
+    graph: onnx.GraphProto, answer: Answer
 ) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto], dict[str, np.ndarray]]:
     """Steps that put the mirrored pictures behind the pictures, and that average the two halves of the features."""
     for node in graph.node:
         for position, name in enumerate(node.input):
-            if name == "pixels":
-                node.input[position] = "pixels.both"
+            if name in answer.inputs:
+                node.input[position] = f"{name}.both"
     constants = {
         "flip.start": np.array([-1], np.int64),
         "flip.stop": np.array([np.iinfo(np.int64).min], np.int64),
         "flip.axis": np.array([3], np.int64),
         "flip.step": np.array([-1], np.int64),
-        "flip.shape": np.array([2, -1, width], np.int64),
+        "flip.shape": np.array([2, -1, answer.width], np.int64),
         "flip.views": np.array([0], np.int64),
     }
-    before = [
-        helper.make_node("Slice", ["pixels", "flip.start", "flip.stop", "flip.axis", "flip.step"], ["pixels.flipped"]),
-        helper.make_node("Concat", ["pixels", "pixels.flipped"], ["pixels.both"], axis=0),
-    ]
+    how = ["flip.start", "flip.stop", "flip.axis", "flip.step"]
+    before = []
+    for name in answer.inputs:
+        before.append(helper.make_node("Slice", [name, *how], [f"{name}.flipped"]))
+        before.append(helper.make_node("Concat", [name, f"{name}.flipped"], [f"{name}.both"], axis=0))
     after = [
         helper.make_node("Reshape", ["features", "flip.shape"], ["features.views"]),
         helper.make_node("ReduceMean", ["features.views", "flip.views"], ["features.averaged"], keepdims=0),

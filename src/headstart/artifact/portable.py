@@ -16,6 +16,9 @@ from headstart.inference import open_session
 from headstart.model.manifest import Manifest
 from headstart.model.model import Model
 from headstart.model.terms import TERMS_INPUT, VOCABULARY, pack_terms
+from headstart.preprocess.fusion import FusedPreprocess, array_names, named_arrays
+from headstart.preprocess.recipe import Preprocess
+from headstart.preprocess.text import TOKENIZER
 
 TERMS, VALUES = "terms", "terms_values"
 PREFIX = "headstart."
@@ -63,7 +66,7 @@ def make_portable(model: Model, network: bytes, items: Sequence[Any]) -> Portabl
     Returns:
         The network as a file.
     """
-    made = onnx.load_from_string(network)
+    made, meanings = onnx.load_from_string(network), _meanings(model.preprocess)
     if model.terms is not None:
         _take_in_terms(made.graph, model.terms)
     for name, value in _known(model).items():
@@ -72,7 +75,7 @@ def make_portable(model: Model, network: bytes, items: Sequence[Any]) -> Portabl
     content = made.SerializeToString()
     return Portable(
         content=content,
-        inputs=tuple(_port(given, _MEANINGS[given.name]) for given in made.graph.input),
+        inputs=tuple(_port(given, meanings[given.name]) for given in made.graph.input),
         outputs=tuple(_port(given, _meaning_of_answer(model.manifest)) for given in made.graph.output),
         num_compared=len(items),
         apart=_compare(model, content, items),
@@ -111,6 +114,17 @@ _MEANINGS = {
     TERMS: "numbers of the known terms of each text in headstart.terms.json, words first, then characters; -1 behind the last",
     VALUES: "of each: (1 + ln(times it occurs)) * rarity, divided by the length of its part's values as a vector",
 }
+
+
+def _meanings(preprocess: Preprocess) -> dict[str, str]:
+    """What each input takes, by its name; of several networks, which one's recipe and tokenizer it is prepared by."""
+    if not isinstance(preprocess, FusedPreprocess):
+        return _MEANINGS
+    told = dict(_MEANINGS)
+    for number, name in enumerate(array_names(preprocess.input_name, preprocess), 1):
+        meaning = _MEANINGS[preprocess.parts[number - 1].input_name].replace(TOKENIZER, f"{number}.{TOKENIZER}")
+        told[name] = f"for {preprocess.names[number - 1]}, part {number} of headstart.preprocess: {meaning}"
+    return told
 
 
 def _meaning_of_answer(manifest: Manifest) -> str:
@@ -191,7 +205,7 @@ def _compare(model: Model, content: bytes, items: Sequence[Any]) -> float:
         return 0.0
     session, preprocess = open_session(content, num_threads=1), model.preprocess
     batch = preprocess.collate([preprocess.prepare(item) for item in items])
-    given = {preprocess.input_name: batch}
+    given = named_arrays(preprocess.input_name, preprocess, batch)
     if model.terms is not None:
         given |= terms_of(model.terms, [str(preprocess.load(item)) for item in items])
     ours, theirs = session.run(None, given)[0], model.run(batch, items)

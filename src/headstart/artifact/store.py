@@ -21,6 +21,7 @@ from headstart.inference import open_session
 from headstart.model.manifest import Manifest
 from headstart.model.model import Model
 from headstart.model.terms import TERMS_INPUT, VOCABULARY, WEIGHTS, unpack_terms
+from headstart.preprocess.fusion import array_names, gather_arrays, named_arrays
 from headstart.preprocess.recipe import Preprocess, preprocess_from_json
 
 MANIFEST = "headstart.json"
@@ -92,7 +93,7 @@ def load(path: str | Path) -> Model:
         raise _changed(folder, MANIFEST, why=f"it does not list {', '.join(unlisted)}")
     preprocess = preprocess_from_json(manifest.preprocess, lambda name: _listed(folder, name, contents))
     terms = _read_terms(folder, contents, manifest.num_outputs)
-    inputs = [preprocess.input_name, *([TERMS_INPUT] if terms is not None else [])]
+    inputs = [*array_names(preprocess.input_name, preprocess), *([TERMS_INPUT] if terms is not None else [])]
     session = _open_network(folder, contents[NETWORK], inputs, manifest.num_outputs)
     report = _read_report(folder, contents[REPORT])
     model = Model(folder=folder, manifest=manifest, preprocess=preprocess, session=session, report=report, terms=terms)
@@ -231,7 +232,7 @@ def make_self_test(preprocess: Preprocess, items: Sequence[Any], run: Any) -> by
         kept = preprocess.keep(item)
         prepared = preprocess.prepare(kept)
         tensors[f"item.{index}"] = np.frombuffer(kept, np.uint8)
-        tensors[f"prepared.{index}"] = prepared
+        tensors |= named_arrays(f"prepared.{index}", preprocess, prepared)
         tensors[f"answer.{index}"] = run(preprocess.collate([prepared]), [kept])[0]
     return save_tensors(tensors)
 
@@ -243,7 +244,11 @@ def golden_items(content: bytes) -> list[bytes]:
         content: of selftest.safetensors.
     """
     tensors = load_tensors(content)
-    return [tensors[f"item.{index}"].tobytes() for index in range(len(tensors) // 3)]
+    return [tensors[f"item.{index}"].tobytes() for index in range(_count_items(tensors))]
+
+
+def _count_items(tensors: Mapping[str, np.ndarray]) -> int:
+    return sum(name.startswith("item.") for name in tensors)
 
 
 def replay(model: Model, content: bytes) -> None:
@@ -260,18 +265,20 @@ def replay(model: Model, content: bytes) -> None:
         tensors = load_tensors(content)
     except SafetensorError as error:
         raise _changed(model.folder, SELF_TEST, why="it holds no tensors") from error
-    count = len(tensors) // 3
-    if set(tensors) != {f"{part}.{index}" for part in ("item", "prepared", "answer") for index in range(count)}:
+    count, recipe = _count_items(tensors), model.preprocess
+    names = {name for index in range(count) for name in array_names(f"prepared.{index}", recipe)}
+    if set(tensors) != names | {f"{part}.{index}" for part in ("item", "answer") for index in range(count)}:
         raise _changed(model.folder, SELF_TEST, why="it holds other tensors")
+    saved = [gather_arrays(f"prepared.{index}", recipe, tensors) for index in range(count)]
     for index in range(count):
-        prepared = model.preprocess.prepare(tensors[f"item.{index}"].tobytes(), name=f"golden item {index}")
-        off = model.preprocess.compare(prepared, tensors[f"prepared.{index}"])
+        prepared = recipe.prepare(tensors[f"item.{index}"].tobytes(), name=f"golden item {index}")
+        off = recipe.compare(prepared, saved[index])
         if off:
             raise _unfaithful(model.folder, f"golden item {index} becomes {off}")
     if not count:
         return
     items = [tensors[f"item.{index}"].tobytes() for index in range(count)]
-    answers = model.run(model.preprocess.collate([tensors[f"prepared.{index}"] for index in range(count)]), items)
+    answers = model.run(recipe.collate(saved), items)
     for index, answer in enumerate(answers):
         wanted = tensors[f"answer.{index}"]
         worst = float(np.abs(answer - wanted).max()) / max(1.0, float(np.abs(wanted).max()))

@@ -9,6 +9,7 @@ timm:NAME                an architecture of timm with its published weights
 file:PATH                a checkpoint of timm or transformers: a folder with config.json; or a file of timm's (file:PATH#ARCH)
 random:ARCH              an architecture of timm untrained, for the from-scratch twin; random:NAME for texts, NAME as above
 artifact:PATH            a model that `fit` saved: its backbone as it was tuned there
+A+B                      several of them together, for the same items: their features side by side
 NAME                     whatever a package offers under the entry-point group 'headstart.backbones'
 """
 
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from headstart import runtime
 from headstart.backbones.bundled import ALIASES, BUNDLED, DEFAULTS, PREFIXES
 from headstart.backbones.files import find_weights, read_saved, settings_checksum, sha256_of
+from headstart.backbones.fusing import fuse_sources, refuse_to_open, split_name
 from headstart.backbones.source import BackboneSource
 from headstart.backbones.word_files import check_file
 from headstart.errors import BackboneError, MissingPackageError
@@ -96,6 +98,7 @@ def open_source(source: BackboneSource, *, image_size: int | None = None) -> Any
         BackboneError: if the weights cannot be had or do not fit.
         MissingPackageError: if torch or timm is not installed.
     """
+    refuse_to_open(source)
     runtime.require_packages("torch", source.library, purpose="opening a backbone")
     if runtime.offline():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when timm first imports it
@@ -131,6 +134,8 @@ def find_source(name: str) -> BackboneSource:
         return _bundled(name)
     if name in _plugins():
         return BackboneSource(name=name, kind="plugin", architecture=name, modality="image")
+    if len(names := split_name(name)) > 1:
+        return fuse_sources([find_source(each) for each in names], _suitable)
     kind, _, rest = name.partition(":")
     match kind:
         case "random" if rest:
@@ -272,6 +277,6 @@ def _unknown(name: str) -> BackboneError:
     return BackboneError(
         f"there is no backbone called {name!r}.",
         expected=f"one of {', '.join(known)}, or timm:NAME, hf:NAME, file:PATH, random:ARCH, artifact:PATH, "
-        f"vectors:PATH{hint}.",
+        f"vectors:PATH; or several with '+' between{hint}.",
         mend=f"--backbone {near[0] if near else known[0]}; `headstart backbones` lists what there is.",
     )

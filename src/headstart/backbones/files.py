@@ -176,6 +176,8 @@ def read_saved(name: str, folder: Path) -> SavedBackbone:
         if told["task"] == "generate":
             raise _writes(name, folder)
         backbone, files = dict(told["backbone"]), dict(told["files"])
+        if backbone.get("parts"):
+            raise _is_several(name, folder, str(backbone["name"]))
         base = str(backbone.get("base") or backbone["name"])
         if base.startswith("artifact:"):
             raise ValueError(f"its backbone is {base}, which should be the one that was tuned first")
@@ -208,6 +210,14 @@ def _writes(name: str, folder: Path) -> BackboneError:
         f"backbone {name!r}: the model in {folder} writes text, and gives no features of a whole one.",
         expected="a model that was fitted on labelled items, or an encoder such as all-minilm-l6-v2.",
         mend=f'headstart generate {folder} "PROMPT" has it write; --task generate takes it as a source.',
+    )
+
+
+def _is_several(name: str, folder: Path, backbones: str) -> BackboneError:
+    return BackboneError(
+        f"backbone {name!r}: the model in {folder} stands on several backbones together, {backbones}.",
+        expected="a model that stands on one backbone.",
+        mend=f"--backbone {backbones} gives the same features.",
     )
 
 

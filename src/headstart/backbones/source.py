@@ -9,7 +9,7 @@ from typing import Literal
 from headstart.backbones.files import sha256_of
 from headstart.records import Modality
 
-Kind = Literal["bundled", "timm", "hf", "file", "vectors", "random", "plugin"]
+Kind = Literal["bundled", "timm", "hf", "file", "vectors", "random", "plugin", "fusion"]
 Library = Literal["timm", "transformers", "tokenizers"]
 
 
@@ -40,6 +40,8 @@ class BackboneSource:
     """Whether it is a table of vectors, one for each token."""
     most_words: int | None = None
     """Of a file of word vectors, where the user says so."""
+    parts: tuple[BackboneSource, ...] = ()
+    """The backbones that are used together, for 'A+B'."""
 
     @property
     def library(self) -> Library:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headstart.backbones.bundled import BUNDLED, DEFAULTS, PREFIXES
+from headstart.backbones.info import FUSED_BY
 from headstart.cli.show import print_json, print_line
 from headstart.features.compile import compiled
 
@@ -13,6 +14,7 @@ BY_NAME = (
     ("file:PATH", "image, text", "a checkpoint of timm or transformers"),
     ("random:ARCH", "image, text", "untrained"),
     ("artifact:PATH", "image, text", "the backbone of a model that `fit` saved, as it was tuned there"),
+    ("A+B", "of one kind", "several together: their features side by side, where that is better than the best alone"),
 )
 """What can be named beside the bundled ones, for which items, and what it is."""
 
@@ -20,8 +22,9 @@ BY_NAME = (
 def show_backbones(*, as_json: bool) -> None:
     """List backbones, each with the items it takes."""
     ready = compiled()
+    defaults = {name for default in DEFAULTS.values() for name in default.split(FUSED_BY)}
     bundled = [
-        {"name": name, "modality": entry.modality, "default": name in DEFAULTS.values(), "compiled": name in ready}
+        {"name": name, "modality": entry.modality, "default": name in defaults, "compiled": name in ready}
         for name, entry in BUNDLED.items()
     ]
     if as_json:

@@ -13,7 +13,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
 BackboneOption = Annotated[
-    str, typer.Option(help="By name, such as efficientnet-lite0 or all-minilm-l6-v2; `headstart backbones` lists them.")
+    str,
+    typer.Option(
+        help="By name, such as efficientnet-lite0 or all-minilm-l6-v2, or several as A+B; `headstart backbones` lists them."
+    ),
 ]
 GeometryOption = Annotated[str, typer.Option(help="auto; of images crop, pad or squash; of texts head, head+tail or windows.")]
 ImageSizeOption = Annotated[int | None, typer.Option(help="Side in pixels of the network's input.")]

@@ -22,6 +22,7 @@ from headstart.backbones.catalog import BackboneSource, open_source
 from headstart.backbones.word_files import clear_vectors
 from headstart.errors import BackboneError, HeadstartError, MissingPackageError, SettingError
 from headstart.features.device import accelerator
+from headstart.features.fusion import FusedPrefix
 from headstart.features.prefix import OnnxPrefix, Prefix, PrefixSpec, TorchPrefix
 from headstart.records import Modality
 
@@ -56,6 +57,8 @@ def compile_prefix(source: BackboneSource, *, image_size: int | None = None, cut
         MissingPackageError: if it must be compiled, and torch, onnx or the network's library is not installed.
         SettingError: if an image size is given, and the backbone takes no images.
     """
+    if source.parts:
+        return _compile_parts(source, image_size)
     if image_size is not None and source.modality != "image":
         raise SettingError(
             f"image_size is {image_size}, and backbone {source.name!r} takes {source.modality} items.",
@@ -63,12 +66,26 @@ def compile_prefix(source: BackboneSource, *, image_size: int | None = None, cut
             mend="leave --image-size out.",
         )
     image_size = image_size or source.image_size
-    folder = runtime.cache_root() / "compiled" / _key(source, image_size, cut)
+    folder = _folder(source, image_size, cut)
     if _whole_spec(folder):
         return Compilation(source=source, image_size=image_size, wait=lambda: _open(source, image_size, folder), cached=True)
     _require_packages(source)
     shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged one
     return _start(source, image_size, cut, folder)
+
+
+def _compile_parts(source: BackboneSource, image_size: int | None) -> Compilation:
+    """Each of several backbones as if it were alone, one after the other: where one fails, no process is left behind."""
+    cached = [_whole_spec(_folder(part, image_size or part.image_size)) is not None for part in source.parts]
+
+    def wait() -> Prefix:
+        return FusedPrefix([compile_prefix(part, image_size=image_size).wait() for part in source.parts])
+
+    return Compilation(source=source, image_size=image_size, wait=wait, cached=all(cached))
+
+
+def _folder(source: BackboneSource, image_size: int | None, cut: str = "") -> Path:
+    return runtime.cache_root() / "compiled" / _key(source, image_size, cut)
 
 
 def _whole_spec(folder: Path) -> PrefixSpec | None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from headstart import runtime
 from headstart.features.compile import COMPILE_FORMAT
+from headstart.features.fusion import FusedPrefix, join_tables
 from headstart.features.prefix import Prefix
 from headstart.features.store import FeatureStore, store_key
 from headstart.features.table import FeatureTable
@@ -78,6 +79,8 @@ def extract(
     Returns:
         The features of the readable items, and the reasons of the others.
     """
+    if isinstance(prefix, FusedPrefix):
+        return join_tables(prefix, preprocess, _extract_parts(prefix, preprocess, samples, views, progress), samples)
     started = time.perf_counter()
     batches = []
     # Items of like sizes share a batch, and so need little padding.
@@ -104,6 +107,18 @@ def extract(
         seconds=time.perf_counter() - started,
         notes=notes,
     )
+
+
+def _extract_parts(
+    prefix: FusedPrefix, preprocess: Preprocess, samples: Sequence[Sample], views: Sequence[str], progress: Progress | None
+) -> list[FeatureTable]:
+    """Each network's features of the samples, as if it were alone: so what one has computed before serves here, too."""
+    pairs = prefix.with_preprocess(preprocess)
+
+    def told(index: int) -> Progress | None:
+        return progress and (lambda done, total: progress(index * total + done, len(pairs) * total))
+
+    return [extract(*pair, samples, views=views, progress=told(index)) for index, pair in enumerate(pairs)]
 
 
 @contextmanager

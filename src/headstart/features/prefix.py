@@ -13,7 +13,7 @@ from headstart import runtime
 from headstart.backbones.info import BackboneInfo
 from headstart.errors import SettingError
 from headstart.inference import open_session
-from headstart.preprocess.recipe import Preprocess, preprocess_from_json
+from headstart.preprocess.recipe import Arrays, Preprocess, preprocess_from_json
 
 if TYPE_CHECKING:
     import torch
@@ -49,14 +49,36 @@ class PrefixSpec:
     """The block it ends with, where that is not the last: the features then begin with the flattened output there, `STATE`."""
     state_shape: tuple[int, ...] = ()
     """Of the output at the cut, batch left out."""
+    parts: tuple[PrefixSpec, ...] = ()
+    """Of several networks used together, each one's own; their features lie side by side, in order."""
 
     @property
     def width(self) -> int:
         """Columns of the features: all blocks' together."""
         return max(part.start + part.width for part in self.layout)
 
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Where each part's features begin; those of the whole, where it is of one network."""
+        widths = [part.width for part in self.parts or (self,)]
+        return tuple(sum(widths[:index]) for index in range(len(widths)))
+
+    def runs(self, block: str) -> tuple[slice, ...]:
+        """Where a block's features lie: one run of columns, or for 'last' of several networks one of each.
+
+        Args:
+            block: the name of a block; 'last' is the last one of each network, 'multi' all of them together.
+
+        Raises:
+            SettingError: if there is no such block.
+        """
+        if block != "last" or not self.parts:
+            return (self.columns(block),)
+        found = zip((part.columns(block) for part in self.parts), self.starts, strict=True)
+        return tuple(slice(start + run.start, start + run.stop) for run, start in found)
+
     def columns(self, block: str) -> slice:
-        """Where a block's features lie.
+        """Where a block's features lie, in one network; `runs` also answers for several.
 
         Args:
             block: the name of a block; 'last' is the last one, 'multi' all of them together.
@@ -69,6 +91,7 @@ class PrefixSpec:
         """
         if block == "multi":
             return slice(0, self.width)
+        assert block != "last" or not self.parts, "several networks have several last blocks: see runs"
         name = self.layout[-1].name if block == "last" else block
         for part in self.layout:
             if part.name == name:
@@ -82,8 +105,7 @@ class PrefixSpec:
     def widths(self, block: str) -> tuple[int, ...]:
         """Widths of the runs of columns that `columns(block)` is made of, for scaling each on its own."""
         if block != "multi":
-            columns = self.columns(block)
-            return (columns.stop - columns.start,)
+            return tuple(run.stop - run.start for run in self.runs(block))
         return tuple(width for _, width in sorted({(part.start, part.width) for part in self.layout}))
 
     def as_json(self) -> dict[str, Any]:
@@ -130,7 +152,7 @@ class Prefix(Protocol):
     model_path: Path | None
     """The compiled network's file; None where it could not be compiled."""
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
+    def __call__(self, batch: Arrays) -> np.ndarray:
         """Run the prefix: a batch as the preprocess collates it to (B, `spec.width`) float32."""
         ...
 

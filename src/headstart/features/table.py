@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from headstart.features.prefix import PrefixSpec
 from headstart.heads.term_counts import TermCounts
+from headstart.preprocess.fusion import FusedPreprocess
 from headstart.preprocess.recipe import Preprocess
 
 
@@ -56,7 +57,21 @@ class FeatureTable:
         Raises:
             SettingError: if there is no such block.
         """
-        columns = self.spec.columns(block)
         rows = slice(None) if ids is None else [self.rows[id_] for id_ in ids]
-        chosen = self.vectors[:, :, columns][rows]
+        several = [self.vectors[:, :, run][rows] for run in self.spec.runs(block)]
+        chosen = several[0] if len(several) == 1 else np.concatenate(several, axis=2)
         return chosen[:, 0] if chosen.shape[1] == 1 else chosen.mean(axis=1, dtype=np.float32)
+
+    def of_part(self, index: int) -> FeatureTable:
+        """The features by one of several networks alone.
+
+        Args:
+            index: of the network, from 0.
+
+        Returns:
+            A table of the same items, which shares this one's memory.
+        """
+        assert isinstance(self.preprocess, FusedPreprocess), "only a table of several networks has parts"
+        start, spec = self.spec.starts[index], self.spec.parts[index]
+        columns = slice(start, start + spec.width)
+        return replace(self, vectors=self.vectors[:, :, columns], spec=spec, preprocess=self.preprocess.parts[index])

@@ -21,8 +21,9 @@ from headstart.model.items import expand, unreadable_error
 from headstart.model.manifest import Manifest
 from headstart.model.place import cannot_write, check_replaceable, move_into_place
 from headstart.model.terms import TERMS_INPUT
+from headstart.preprocess.fusion import named_arrays
 from headstart.preprocess.items import UnreadableItemError
-from headstart.preprocess.recipe import Preprocess
+from headstart.preprocess.recipe import Arrays, Preprocess
 from headstart.records import Prediction
 
 BATCH_SIZE = 8
@@ -171,7 +172,7 @@ class Model:
             terms=self.terms,
         )
 
-    def run(self, batch: np.ndarray, items: Sequence[Any]) -> np.ndarray:
+    def run(self, batch: Arrays, items: Sequence[Any]) -> np.ndarray:
         """Run the network on a collated batch of items, and for texts on what their terms say: to (B, K) float32.
 
         Args:
@@ -241,10 +242,10 @@ def run_network(
     session: onnxruntime.InferenceSession,
     preprocess: Preprocess,
     terms: TermsHead | None,
-    batch: np.ndarray,
+    batch: Arrays,
     items: Sequence[Any],
 ) -> np.ndarray:
-    """Run a saved model's network: its one or two inputs, to its answer.
+    """Run a saved model's network: what its preprocess and its terms make of items, to its answer.
 
     Args:
         session: of model.onnx.
@@ -256,7 +257,7 @@ def run_network(
     Returns:
         (B, K) float32.
     """
-    given = {preprocess.input_name: batch}
+    given = named_arrays(preprocess.input_name, preprocess, batch)
     if terms is not None:
         given[TERMS_INPUT] = terms.scores([str(preprocess.load(item)) for item in items])
     return session.run(None, given)[0]

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
 from headstart.errors import ArtifactError
+from headstart.preprocess.fusion import FusedPreprocess
 from headstart.preprocess.image import ImagePreprocess
 from headstart.preprocess.text import TextPreprocess
 from headstart.records import Finding, Modality
 
+Arrays = Any
+"""What one network takes is one array; what several together take (`FusedPreprocess`) is a tuple with the array of each."""
+
 
 class Preprocess(Protocol):
-    """From an item of one modality to the input of one network.
+    """From an item of one modality to the input of one network, or the inputs of several.
 
     An item is read (`load`), known by its content (`digest`), prepared alone (`prepare`), and put together with others to a
     batch (`collate`). All but the batch is independent of the other items.
@@ -27,7 +29,7 @@ class Preprocess(Protocol):
 
     @property
     def input_name(self) -> str:
-        """What the network's one input is called."""
+        """What the network's one input is called; those of several are called so with a number behind."""
         ...
 
     @property
@@ -103,7 +105,7 @@ class Preprocess(Protocol):
         """How long an item is, in units of its own; items of like sizes share a batch. 0 where all inputs are alike."""
         ...
 
-    def prepare(self, item: object, *, name: str = "") -> np.ndarray:
+    def prepare(self, item: object, *, name: str = "") -> Arrays:
         """Prepare one item, as `collate` takes it.
 
         Raises:
@@ -111,7 +113,7 @@ class Preprocess(Protocol):
         """
         ...
 
-    def collate(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+    def collate(self, prepared: Sequence[Arrays]) -> Arrays:
         """Make the network's input of B prepared items, batch first."""
         ...
 
@@ -120,7 +122,7 @@ class Preprocess(Protocol):
         """The axes of a batch that differ from one to the next, with their names."""
         ...
 
-    def example(self, count: int) -> np.ndarray:
+    def example(self, count: int) -> Arrays:
         """A made up batch on which networks can be compared; always the same."""
         ...
 
@@ -128,7 +130,7 @@ class Preprocess(Protocol):
         """A small faithful copy of an item, which `prepare` takes again."""
         ...
 
-    def compare(self, prepared: np.ndarray, saved: np.ndarray) -> str:
+    def compare(self, prepared: Arrays, saved: Arrays) -> str:
         """Say how an item was prepared otherwise than it once was; '' where it was not."""
         ...
 
@@ -173,9 +175,11 @@ def preprocess_from_json(spec: Mapping[str, Any], read: Callable[[str], bytes]) 
             return ImagePreprocess.from_json(spec)
         case "text":
             return TextPreprocess.from_json(spec, read)
+        case FusedPreprocess.kind:
+            return FusedPreprocess.from_json(spec, read, preprocess_from_json)
         case _:
             raise ArtifactError(
                 f"there is no preprocess of kind {kind!r}.",
-                expected="kind image or text.",
+                expected="kind image, text or fusion.",
                 mend="use the file as headstart wrote it, or a headstart as new as the one that wrote it.",
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from typing import Any
 
 from headstart.report.advice import judge_floor
@@ -33,6 +34,7 @@ _MEANINGS = {
     "r2": ("R²", "share of the variance explained"),
 }
 _SHARES = {"accuracy", "macro_f1", "micro_f1", "mean_average_precision", "r2"}
+_NOT_OF_PARTS = {"architecture", "base_sha256", "blocks", "kind", "licence", "modality", "rules", "source"}
 _SEVERITY = {"error": "Error", "warning": "Warning", "info": "Note"}
 
 
@@ -220,14 +222,24 @@ def list_facts(entries: dict[str, Any]) -> list[tuple[str, str]]:
     """Turn a flat record into rows to read.
 
     Args:
-        entries: names and plain values; empty ones are left out.
+        entries: names and plain values; empty ones are left out. Those of `parts`, a list of records, are numbered.
 
     Returns:
         (name, value) in order, underscores as spaces.
     """
     return [
-        (show(name).replace("_", " "), _write_value(value)) for name, value in entries.items() if value not in (None, "", [])
+        (show(name).replace("_", " "), _write_value(value)) for name, value in _flat(entries) if value not in (None, "", [])
     ]
+
+
+def _flat(entries: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The entries; what a record has several of (`parts`) one after the other, numbered."""
+    for name, value in entries.items():
+        if name == "parts" and isinstance(value, list):
+            for number, part in enumerate(value, 1):
+                yield from ((f"{number}. {inner}", each) for inner, each in part.items() if inner not in _NOT_OF_PARTS)
+        else:
+            yield name, value
 
 
 def write_usage(summary: dict[str, Any]) -> tuple[str, str]:

@@ -228,9 +228,14 @@ def calibrate(scores: np.ndarray, truth: np.ndarray, *, task: Task, num_labels: 
             return Calibration(temperatures=np.ones(1), thresholds=np.full(1, 0.5))
 
 
+def choosable_blocks(table: FeatureTable) -> tuple[str, ...]:
+    """Names of the features that a floor may stand on: 'last', and 'multi' where that is more."""
+    return ("last", "multi") if table.spec.width > sum(table.spec.widths("last")) else ("last",)
+
+
 def _choose_block(table: FeatureTable, dataset: Dataset, splits: Splits, plan: FloorPlan) -> tuple[str, list[dict[str, Any]]]:
     """The last block's features alone, or every block's together."""
-    names = ("last", "multi") if table.spec.width > table.spec.widths("last")[0] else ("last",)
+    names = choosable_blocks(table)
     items = contestants(dataset, splits.train, splits.groups)
     if len(names) == 1 or items is None:
         return "last", []

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headstart.data.folds import group_names
 from headstart.data.targets import encode_targets, labels_in
 from headstart.features import extract
 from headstart.features.extract import Progress
+from headstart.features.fusion import FusedPrefix
 from headstart.features.prefix import Prefix
+from headstart.preprocess.fusion import FusedPreprocess
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Dataset, Sample
 from headstart.select.trial import Contestants, Trial, better, hold_trial
@@ -43,6 +45,8 @@ class GeometryChoice:
     """Ids the choice was made on; they must train, or the test would have been read before its time."""
     computed: int = 0
     """How many items were computed anew for the choice, in the geometry that was kept."""
+    parts: tuple[GeometryChoice, ...] = ()
+    """Of several networks, each one's choice."""
 
 
 def choose_geometry(
@@ -61,6 +65,9 @@ def choose_geometry(
         The preprocess, set to it.
     """
     base = prefix.spec.preprocess
+    if isinstance(prefix, FusedPrefix):
+        several = [choose_geometry(part, dataset, geometry=geometry, seed=seed, progress=progress) for part in prefix.parts]
+        return _together(base, several)
     if geometry != "auto":
         return _settled(base, geometry, "as asked")
     asked = part_to_ask(dataset, seed)
@@ -90,6 +97,19 @@ def choose_geometry(
         reason=f"by cross-validation on {len(asked)} items; {reason}",
         asked=frozenset(sample.id for sample in asked),
         computed=computed[kept.name],
+    )
+
+
+def _together(base: Preprocess, parts: Sequence[GeometryChoice]) -> GeometryChoice:
+    """The choices of several networks, each of which was asked by itself."""
+    assert isinstance(base, FusedPreprocess), "several networks have a recipe each"
+    return GeometryChoice(
+        preprocess=replace(base, parts=tuple(part.preprocess for part in parts)),
+        trials=(),
+        reason="asked for each backbone",
+        asked=frozenset[str]().union(*(part.asked for part in parts)),
+        computed=max(part.computed for part in parts),
+        parts=tuple(parts),
     )
 
 

@@ -7,6 +7,7 @@ items, since asking takes a second network and its features of some of them.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from headstart.errors import SettingError
 from headstart.features import extract
 from headstart.features.extract import in_batches
+from headstart.features.fusion import FusedPrefix
 from headstart.features.int8 import quantized, times_faster
 from headstart.features.prefix import OnnxPrefix, Prefix
 from headstart.preprocess.items import UnreadableItemError
@@ -39,6 +41,8 @@ class PrecisionChoice:
     trials: tuple[Trial, ...] = ()
     asked: frozenset[str] = frozenset()
     """Ids the choice was made on; they must train, or the test would have been read before its time."""
+    parts: tuple[PrecisionChoice, ...] = ()
+    """Of several networks, each one's choice."""
 
 
 def choose_precision(prefix: Prefix, preprocess: Preprocess, dataset: Dataset, *, precision: str, seed: int) -> PrecisionChoice:
@@ -57,6 +61,9 @@ def choose_precision(prefix: Prefix, preprocess: Preprocess, dataset: Dataset, *
     Raises:
         SettingError: if 'int8' is asked for, and the network has no such form.
     """
+    if isinstance(prefix, FusedPrefix):
+        pairs = prefix.with_preprocess(preprocess)
+        return _together([choose_precision(*pair, dataset, precision=precision, seed=seed) for pair in pairs])
     if precision == "float32" or not isinstance(prefix, OnnxPrefix):
         return _settled(prefix, precision)
     if precision == "auto" and len(dataset.samples) < MIN_ITEMS:
@@ -81,6 +88,13 @@ def choose_precision(prefix: Prefix, preprocess: Preprocess, dataset: Dataset, *
     equal, told = as_good(trials[1], trials[0])
     reason = f"{faster:.1f} times as fast on this machine; by cross-validation on {len(asked)} items, {told}"
     return PrecisionChoice(prefix=other if equal else prefix, reason=reason, trials=trials, asked=ids)
+
+
+def _together(parts: Sequence[PrecisionChoice]) -> PrecisionChoice:
+    """The choices of several networks, each of which was asked by itself."""
+    asked = frozenset[str]().union(*(part.asked for part in parts))
+    prefix = FusedPrefix([part.prefix for part in parts])
+    return PrecisionChoice(prefix=prefix, reason="asked for each backbone", asked=asked, parts=tuple(parts))
 
 
 def as_good(challenger: Trial, holder: Trial) -> tuple[bool, str]:

@@ -55,8 +55,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """
         prefix = self._open()
         self._preprocess(prefix)
-        columns = prefix.spec.columns(self.block)
-        self.n_features_out_ = columns.stop - columns.start
+        self.n_features_out_ = sum(prefix.spec.widths(self.block))
         return self
 
     def transform(self, X: Sequence[Any]) -> np.ndarray:  # noqa: N803 - scikit-learn's names
