@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from headstart.errors import ArtifactError
+from headstart.preprocess.audio import AudioPreprocess
 from headstart.preprocess.image import ImagePreprocess
 from headstart.preprocess.text import TextPreprocess
 from headstart.records import Finding, Modality
@@ -146,7 +147,7 @@ class Preprocess(Protocol):
         ...
 
     def illustrate(self, item: object) -> dict[str, str]:
-        """What to show people of an item, for a page: a `thumbnail` as a data URI, or an `excerpt`.
+        """What to show people of an item, for a page: a `thumbnail` or `sound` as data URIs, or an `excerpt`.
 
         Raises:
             UnreadableItemError: if it cannot be read.
@@ -173,9 +174,11 @@ def preprocess_from_json(spec: Mapping[str, Any], read: Callable[[str], bytes]) 
             return ImagePreprocess.from_json(spec)
         case "text":
             return TextPreprocess.from_json(spec, read)
+        case "audio":
+            return AudioPreprocess.from_json(spec)
         case _:
             raise ArtifactError(
                 f"there is no preprocess of kind {kind!r}.",
-                expected="kind image or text.",
+                expected="kind image, text or audio.",
                 mend="use the file as headstart wrote it, or a headstart as new as the one that wrote it.",
             )
