@@ -180,7 +180,10 @@ def test_a_backbone_of_another_modality(place):
     for label in ("a", "b"):
         (sounds / label).mkdir(parents=True)
         (sounds / label / "1.wav").write_bytes(b"RIFF")
-    fit_refused(place, "sounds", kind="BackboneError", run=run_here, what="these are audio items")
+    fit_refused(
+        place, "sounds", "--backbone", "efficientnet-lite0", kind="BackboneError", run=run_here,
+        what="backbone 'efficientnet-lite0' takes image items, and these are audio items",
+    )  # fmt: skip
 
 
 def test_a_checkpoint_that_is_not_there(place, pictures):

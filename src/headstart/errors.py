@@ -60,12 +60,13 @@ class MissingPackageError(HeadstartError):
         package: the name pip knows it by.
         extra: the extra of headstart that brings it.
         purpose: what it is needed for, as in "reading Parquet files".
+        mend: the command that installs it, where that is not the extra's.
     """
 
-    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, *, extra: str, purpose: str, mend: str = "") -> None:
         super().__init__(
             f"the package {package!r} is not installed, and {purpose} needs it.",
             expected=f"{package} beside headstart in the same environment.",
-            mend=f'pip install "headstart[{extra}]"',
+            mend=mend or f'pip install "headstart[{extra}]"',
         )
         self.package = package

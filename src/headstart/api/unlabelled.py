@@ -34,7 +34,7 @@ def gather(data: Any, backbone: str = "auto") -> tuple[tuple[Sample, ...], Modal
     match data:
         case str() | Path() if str(data).strip():
             named, modality = _below(Path(data).expanduser())
-        case list() if data and not all(isinstance(pair, tuple) and len(pair) == 2 for pair in data):
+        case list() if data and not all(_is_labelled(pair) for pair in data):
             modality = _modality_of(data) if backbone == "auto" else find_source(backbone).modality
             named = _name(data, modality)
         case _:
@@ -45,16 +45,21 @@ def gather(data: Any, backbone: str = "auto") -> tuple[tuple[Sample, ...], Modal
     return tuple(Sample(id=name, item=item) for name, item in named), modality
 
 
+def _is_labelled(pair: object) -> bool:
+    """Whether something is an item and its label, and not the samples and the rate of a sound."""
+    return isinstance(pair, tuple) and len(pair) == 2 and modality_of_value(pair) != "audio"
+
+
 def _below(path: Path) -> tuple[list[tuple[str, Any]], Modality]:
     """Items of a folder without class folders, or the one item that a file is; none where labels are to be read."""
     if not path.is_dir():
         kind = modality_of_name(path.name) if path.is_file() else None
-        return ([(str(path), path)], kind) if kind in {"image", "text"} else ([], "image")
+        return ([(str(path), path)], kind) if kind else ([], "image")
     if class_folders_with_items(path) or any(file.suffix.casefold() in TABLE_SUFFIXES for file in visible_entries(path)[1]):
         return [], "image"
     kinds = {modality_of_name(file.name) for file in files_below(path)}
     # A text beside pictures says something about them.
-    modality: Modality = "text" if "text" in kinds and "image" not in kinds else "image"
+    modality = _main(kinds)
     return expand(path, modality), modality
 
 
@@ -65,7 +70,13 @@ def _modality_of(items: list[Any]) -> Modality:
     like_paths = sum(kind is not None for kind in kinds) >= MIN_PATH_SHARE * len(strings)
     if strings and not like_paths:
         return "text"
-    return "text" if "image" not in {*others, *kinds} and "text" in {*others, *kinds} else "image"
+    return _main({*others, *kinds})
+
+
+def _main(kinds: set[Modality | None]) -> Modality:
+    """What items of several kinds are: a text beside pictures or sounds says something about them."""
+    order: tuple[Modality, ...] = ("image", "audio", "text")
+    return next((kind for kind in order if kind in kinds), "image")
 
 
 def _name(items: list[Any], modality: Modality) -> list[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 from headstart.records import Modality
@@ -22,6 +23,8 @@ class Bundled:
     """Where the network's library does not know it."""
     static: bool = False
     """Whether it is a table of vectors, one for each token."""
+    install: str = ""
+    """The command that installs the package, where the extra 'train' does not bring it."""
 
 
 BUNDLED: dict[str, Bundled] = {
@@ -66,10 +69,53 @@ BUNDLED: dict[str, Bundled] = {
         licence="mit (the package; it names none for the vectors, which stem from Llama 2 and others)",
         static=True,
     ),
+    # github.com/resemble-ai/Resemblyzer. What the package itself needs (librosa, numba, a voice detector in C) is not used.
+    "speaker": Bundled(
+        package="resemblyzer",
+        module="resemblyzer",
+        architecture="ge2e-lstm-3x256",
+        sha256="39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+        weights="pretrained.pt",
+        modality="audio",
+        licence="apache-2.0",
+        install="pip install --no-deps resemblyzer==0.1.4",
+    ),
+    # tfhub.dev/google/speech_embedding/1, converted by github.com/dscripka/openWakeWord; later versions of the package carry no
+    # weights. It asks for tflite-runtime, which has no build for current Pythons and is not used.
+    "speech-embedding": Bundled(
+        package="openwakeword",
+        module="openwakeword",
+        architecture="speech-embedding-96",
+        sha256="70d164290c1d095d1d4ee149bc5e00543250a7316b59f31d056cff7bd3075c1f",
+        weights="resources/models/embedding_model.onnx",
+        modality="audio",
+        licence="apache-2.0",
+        install="pip install --no-deps openwakeword==0.5.1",
+    ),
+    # Computed, not learned: no package, no weights.
+    "mfcc": Bundled(package="", module="", architecture="mfcc-1", sha256="", weights="", modality="audio"),
 }
 ALIASES = {"wordllama": "wordllama-256"}
-DEFAULTS: dict[Modality, str] = {"image": "efficientnet-lite0", "text": "all-minilm-l6-v2"}
+DEFAULTS: dict[Modality, str] = {"image": "efficientnet-lite0", "text": "all-minilm-l6-v2", "audio": "speaker"}
+SOUND_BACKBONES = ("speaker", "speech-embedding", "mfcc")
+"""In the order in which they are the default for sounds, as far as they are installed; the last needs nothing."""
 PREFIXES: dict[Modality, tuple[str, ...]] = {
     "image": ("timm:", "file:", "random:", "artifact:"),
     "text": ("hf:", "file:", "vectors:", "random:", "artifact:"),
+    "audio": ("hf:", "file:", "random:", "artifact:"),
 }
+
+
+def default_for(modality: Modality) -> str:
+    """The backbone that stands for 'auto'.
+
+    Which of the bundled sound backbones suits the data best, or several of them together, could be asked of the data: here is
+    where their order is decided without.
+
+    Args:
+        modality: what the items are.
+    """
+    if modality != "audio":
+        return DEFAULTS[modality]
+    modules = {name: BUNDLED[name].module for name in SOUND_BACKBONES}
+    return next(name for name, module in modules.items() if not module or importlib.util.find_spec(module) is not None)

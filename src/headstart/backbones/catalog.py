@@ -4,7 +4,8 @@ efficientnet-lite0|1|2   bundled: the weights come with an installable package
 all-minilm-l6-v2         bundled, for texts
 wordllama-256            bundled, for texts: a table of vectors; `wordllama` for short
 vectors:PATH             word vectors of your own: word2vec, GloVe, fastText's .vec; vectors:PATH#N for the first N words
-hf:NAME                  an encoder of transformers with its published weights, for texts
+speaker, speech-embedding  bundled, for sounds; mfcc: for sounds, without weights
+hf:NAME                  an encoder of transformers with its published weights, for texts or sounds
 timm:NAME                an architecture of timm with its published weights
 file:PATH                a checkpoint of timm or transformers: a folder with config.json; or a file of timm's (file:PATH#ARCH)
 random:ARCH              an architecture of timm untrained, for the from-scratch twin; random:NAME for texts, NAME as above
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from headstart import runtime
-from headstart.backbones.bundled import ALIASES, BUNDLED, DEFAULTS, PREFIXES
+from headstart.backbones.bundled import ALIASES, BUNDLED, PREFIXES, default_for
 from headstart.backbones.files import find_weights, read_saved, settings_checksum, sha256_of
 from headstart.backbones.fusing import fuse_sources, refuse_to_open, split_name
 from headstart.backbones.source import BackboneSource
@@ -34,9 +35,10 @@ from headstart.records import Modality
 
 if TYPE_CHECKING:
     from headstart.backbones.backbone import Backbone
+    from headstart.backbones.sounds import SoundBackbone
     from headstart.backbones.texts import TextBackbone
 
-    AnyBackbone = Backbone | TextBackbone
+    AnyBackbone = Backbone | TextBackbone | SoundBackbone
 
 
 def locate(name: str, *, modality: Modality = "image") -> BackboneSource:
@@ -54,10 +56,8 @@ def locate(name: str, *, modality: Modality = "image") -> BackboneSource:
         MissingPackageError: if it is bundled, but its package is not installed.
     """
     if name == "auto":
-        if modality not in DEFAULTS:
-            raise _no_backbone_for(modality)
-        name = DEFAULTS[modality]
-    source = find_source(name)
+        name = default_for(modality)
+    source = of_modality(find_source(name), modality)
     if source.modality != modality:
         raise BackboneError(
             f"backbone {name!r} takes {source.modality} items, and these are {modality} items.",
@@ -110,6 +110,10 @@ def open_source(source: BackboneSource, *, image_size: int | None = None) -> Any
         from headstart.backbones.word_vectors import build as build_words
 
         return build_words(source)
+    if source.modality == "audio":
+        from headstart.backbones.sound_sources import open_sounds
+
+        return open_sounds(source)
     if source.modality == "text":
         from headstart.backbones.hf_text import build as build_text
 
@@ -117,6 +121,16 @@ def open_source(source: BackboneSource, *, image_size: int | None = None) -> Any
     from headstart.backbones.timm_images import build
 
     return build(source, image_size=image_size or source.image_size)
+
+
+def of_modality(source: BackboneSource, modality: Modality) -> BackboneSource:
+    """The same source, as one for sounds where that is what items are: a name on the hub does not say what it takes.
+
+    Args:
+        source: as `find_source` gives it.
+        modality: what the items are.
+    """
+    return replace(source, modality="audio") if source.kind == "hf" and modality == "audio" else source
 
 
 def find_source(name: str) -> BackboneSource:
@@ -155,9 +169,11 @@ def find_source(name: str) -> BackboneSource:
 
 def _bundled(name: str) -> BackboneSource:
     entry = BUNDLED[name]
+    if not entry.package:
+        return BackboneSource(name=name, kind="bundled", architecture=entry.architecture, modality=entry.modality)
     found = importlib.util.find_spec(entry.module)
     if found is None or not found.submodule_search_locations:
-        raise MissingPackageError(entry.package, extra="train", purpose=f"the backbone {name!r}")
+        raise MissingPackageError(entry.package, extra="train", purpose=f"the backbone {name!r}", mend=entry.install)
     path = next(Path(found.submodule_search_locations[0]).glob(entry.weights), None)
     seen = "none" if path is None else sha256_of(path)
     if seen != entry.sha256:
@@ -184,7 +200,7 @@ def _file(name: str, rest: str) -> BackboneSource:
         name=name,
         kind="file",
         architecture=found.architecture,
-        modality="text" if found.library == "transformers" else "image",
+        modality=found.modality,
         weights_path=found.path,
         sha256=found.checksum,
     )
@@ -244,6 +260,8 @@ def _random(name: str, rest: str) -> BackboneSource:
             return replace(known, name=name, kind="random")
         if known.library == "timm":
             return BackboneSource(name=name, kind="random", architecture=known.architecture, modality="image")
+        if known.library == "torch":
+            return replace(known, name=name, kind="random", sha256="")
         # Of the weights' folder only configuration and tokenizer are used.
         settings = settings_checksum(known.weights_path.parent) if known.weights_path else ""
         return replace(known, name=name, kind="random", sha256=settings)
@@ -255,19 +273,9 @@ def _plugins() -> dict[str, EntryPoint]:
 
 
 def _suitable(modality: Modality) -> str:
-    if modality not in PREFIXES:
-        return "none is bundled in this version"
     bundled = [name for name, entry in BUNDLED.items() if entry.modality == modality]
     plugins = _plugins() if modality == "image" else {}
     return ", ".join([*bundled, *plugins, *(f"{prefix}…" for prefix in PREFIXES[modality])])
-
-
-def _no_backbone_for(modality: Modality) -> BackboneError:
-    return BackboneError(
-        f"these are {modality} items, and no bundled backbone takes them.",
-        expected=f"images or texts, or a backbone for {modality} items installed as a plug-in.",
-        mend="check that DATA is the folder you meant; --modality image forces image files where there are some.",
-    )
 
 
 def _unknown(name: str) -> BackboneError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.errors import BackboneError
+from headstart.records import Modality
 
 # In a saved model's folder: the tensors that tuning changed.
 CHANGES = "tail.safetensors"
@@ -26,6 +27,23 @@ _SETTINGS = (
     "vocab.txt",
     "merges.txt",
     "1_Pooling/config.json",
+    "preprocessor_config.json",
+)
+# What transformers calls networks that take sounds (`model_type` of config.json).
+SOUND_TYPES = frozenset(
+    {
+        "wav2vec2",
+        "wav2vec2-conformer",
+        "hubert",
+        "wavlm",
+        "unispeech",
+        "unispeech-sat",
+        "data2vec-audio",
+        "sew",
+        "sew-d",
+        "whisper",
+        "audio-spectrogram-transformer",
+    }
 )
 # Large checkpoints are several files, and one that lists them.
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -40,6 +58,13 @@ class WeightsFile:
     """'timm' or 'transformers'."""
     architecture: str
     """'' where neither the name nor a config.json tells it."""
+
+    @property
+    def modality(self) -> Modality:
+        """What it takes, told by the kind of network."""
+        if self.library == "timm":
+            return "image"
+        return "audio" if self.architecture in SOUND_TYPES else "text"
 
     @property
     def checksum(self) -> str:

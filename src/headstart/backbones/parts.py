@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.pooling import PooledBlocks, PooledPrefix, PooledTail
+from headstart.backbones.sounds import PooledSoundPrefix, PooledSounds, SoundBackbone, SoundTail
 from headstart.backbones.texts import PooledTextPrefix, PooledTexts, TextBackbone, TextTail
 
-AnyBackbone = Backbone | TextBackbone
-Pooled = PooledBlocks | PooledPrefix | PooledTexts | PooledTextPrefix
-Tail = PooledTail | TextTail
+AnyBackbone = Backbone | TextBackbone | SoundBackbone
+Pooled = PooledBlocks | PooledPrefix | PooledTexts | PooledTextPrefix | PooledSounds | PooledSoundPrefix
+Tail = PooledTail | TextTail | SoundTail
 
 
 def pooled_network(backbone: AnyBackbone, cut: str) -> Pooled:
@@ -23,6 +24,8 @@ def pooled_network(backbone: AnyBackbone, cut: str) -> Pooled:
     """
     if isinstance(backbone, TextBackbone):
         return PooledTextPrefix(backbone, cut) if cut else PooledTexts(backbone)
+    if isinstance(backbone, SoundBackbone):
+        return PooledSoundPrefix(backbone, cut) if cut else PooledSounds(backbone)
     return PooledPrefix(backbone, cut) if cut else PooledBlocks(backbone)
 
 
@@ -36,4 +39,6 @@ def pooled_tail(backbone: AnyBackbone, cut: str | None) -> Tail:
     Raises:
         BackboneError: if there is no such block, or the network cannot be cut.
     """
-    return TextTail(backbone, cut) if isinstance(backbone, TextBackbone) else PooledTail(backbone, cut)
+    if isinstance(backbone, TextBackbone):
+        return TextTail(backbone, cut)
+    return SoundTail(backbone, cut) if isinstance(backbone, SoundBackbone) else PooledTail(backbone, cut)

@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from headstart.backbones.bundled import BUNDLED
 from headstart.backbones.files import sha256_of
 from headstart.records import Modality
 
 Kind = Literal["bundled", "timm", "hf", "file", "vectors", "random", "plugin", "fusion"]
-Library = Literal["timm", "transformers", "tokenizers"]
+Library = Literal["timm", "transformers", "tokenizers", "torch"]
+
+SOUND_ARCHITECTURES = frozenset(entry.architecture for entry in BUNDLED.values() if entry.modality == "audio")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,8 @@ class BackboneSource:
         """Which package builds it."""
         if self.static:
             return "tokenizers"
+        if self.modality == "audio":
+            return "torch" if self.architecture in SOUND_ARCHITECTURES else "transformers"
         return "transformers" if self.modality == "text" else "timm"
 
     @property

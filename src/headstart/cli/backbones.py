@@ -9,11 +9,11 @@ from headstart.features.compile import compiled
 
 BY_NAME = (
     ("timm:NAME", "image", "weights from the hub"),
-    ("hf:NAME", "text", "an encoder of transformers, weights from the hub"),
+    ("hf:NAME", "text, audio", "an encoder of transformers, weights from the hub"),
     ("vectors:PATH", "text", "word vectors of your own: word2vec, GloVe, fastText's .vec"),
-    ("file:PATH", "image, text", "a checkpoint of timm or transformers"),
-    ("random:ARCH", "image, text", "untrained"),
-    ("artifact:PATH", "image, text", "the backbone of a model that `fit` saved, as it was tuned there"),
+    ("file:PATH", "image, text, audio", "a checkpoint of timm or transformers"),
+    ("random:ARCH", "image, text, audio", "untrained"),
+    ("artifact:PATH", "image, text, audio", "the backbone of a model that `fit` saved, as it was tuned there"),
     ("A+B", "of one kind", "several together: their features side by side, where that is better than the best alone"),
 )
 """What can be named beside the bundled ones, for which items, and what it is."""
@@ -39,4 +39,4 @@ def show_backbones(*, as_json: bool) -> None:
         print_line(f"{name:<22} {ready[name]}  compiled")
     print_line("by name:")
     for form, modality, told in BY_NAME:
-        print_line(f"  {form:<20} {modality:<11}  {told}")
+        print_line(f"  {form:<20} {modality:<18}  {told}")

@@ -24,7 +24,9 @@ SIDE_NAMES = frozenset("readme license licence notice copying changelog credits 
 MAX_STRAY_SHARE = 0.1
 """Up to this share of files of other modalities are strays and skipped; above it the data counts as mixed."""
 
-_AUDIO_MAGIC = (b"fLaC", b"OggS", b"ID3")
+_AUDIO_MAGIC = (b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b".snd", b"caff")
+
+_CONTAINERS = {(b"RIFF", b"WAVE"), (b"RF64", b"WAVE"), (b"FORM", b"AIFF"), (b"FORM", b"AIFC")}
 
 
 def modality_of_name(name: str) -> Modality | None:
@@ -40,18 +42,29 @@ def modality_of_name(name: str) -> Modality | None:
 def modality_of_value(value: Any) -> Modality | None:  # noqa: ANN401 - an item is of any type
     """The modality of an item in memory: PIL images, encoded bytes, pixel arrays (H, W[, C]), waveforms (T,).
 
+    A waveform may stand with its rate: (samples, rate), or {"array", "sampling_rate"}.
+
     Returns:
         None for plain strings, which may be a path or a text, and for types that are no items.
     """
     if isinstance(value, PurePath):
         return modality_of_name(value.name)
+    if _is_waveform(value):
+        return "audio"
     if isinstance(value, bytes):
-        is_audio = value.startswith(_AUDIO_MAGIC) or (value[:4] == b"RIFF" and value[8:12] == b"WAVE")
+        is_audio = value.startswith(_AUDIO_MAGIC) or (value[:4], value[8:12]) in _CONTAINERS
         return "audio" if is_audio else "image"
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return "audio" if value.ndim == 1 else "image" if value.ndim in (2, 3) else None
     is_pil = any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
     return "image" if is_pil else None
+
+
+def _is_waveform(value: Any) -> bool:  # noqa: ANN401 - an item is of any type
+    """Whether a value is samples with their rate: a pair, or as Hugging Face's datasets have it."""
+    if isinstance(value, dict):
+        return {"array", "sampling_rate"} <= value.keys()
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], np.ndarray) and np.ndim(value[1]) == 0
 
 
 def choose_modality(names: list[str], requested: str, *, where: str) -> Modality:

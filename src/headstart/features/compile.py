@@ -126,7 +126,8 @@ def _start(source: BackboneSource, image_size: int | None, cut: str, folder: Pat
     work = _work_folder(folder)
     changes = str(source.changes_path or "")
     places = {"folder": str(work), "target": str(folder)}
-    asked = json.dumps({"name": source.name, "changes": changes, "image_size": image_size, "cut": cut} | places)
+    named = {"name": source.name, "modality": source.modality, "changes": changes}
+    asked = json.dumps(named | {"image_size": image_size, "cut": cut} | places)
     # A few small batches need no second thread, and where the machine is busy two would wait for each other.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(

@@ -21,10 +21,11 @@ import onnx
 import torch
 from torch import nn
 
-from headstart.backbones.catalog import find_source, open_source
+from headstart.backbones.catalog import find_source, of_modality, open_source
 from headstart.backbones.cutting import Frozen
 from headstart.backbones.parts import AnyBackbone, Pooled, pooled_network
 from headstart.backbones.pooling import PooledBlocks
+from headstart.backbones.sounds import PooledSounds
 from headstart.backbones.texts import PooledTexts
 from headstart.errors import HeadstartError
 from headstart.features.onnx_graph import fold_padding
@@ -70,7 +71,7 @@ def export(backbone: AnyBackbone, model_path: Path, *, cut: str = "") -> PrefixS
 def _layout(backbone: AnyBackbone, pooled: Pooled) -> tuple[BlockSlice, ...]:
     pooling = pooled.pooling
     places = list(zip(backbone.blocks, pooling.slices, strict=True))
-    if isinstance(pooled, PooledBlocks | PooledTexts):
+    if isinstance(pooled, PooledBlocks | PooledTexts | PooledSounds):
         return tuple(BlockSlice(name=name, start=start, width=width) for name, (start, width) in places)
     behind = math.prod(pooling.shapes[backbone.blocks.index(pooled.cut)])
     state = BlockSlice(name=STATE, start=0, width=behind)
@@ -142,13 +143,16 @@ def _batches(preprocess: Preprocess) -> list[np.ndarray]:
     example = preprocess.example(3)
     if preprocess.modality == "image":
         return [example]
+    if preprocess.modality == "audio":
+        return [example, example[1:, :1], np.concatenate([example, example[:, :1]], axis=1)[:1]]
     window = example.shape[1] // 2
     return [example, example[1:, :window], example[:1, : window // 3], example[:, :5]]
 
 
 def main(arguments: list[str]) -> int:
-    """Compile what one JSON argument says: {"name", "changes", "image_size", "cut", "folder", "target"}.
+    """Compile what one JSON argument says.
 
+    It has "name", "modality", "changes", "image_size", "cut", "folder" and "target".
     prefix.onnx and prefix.json are written to the folder, which then becomes the target in one step, whether or not the
     process that asked for it is still there; where it cannot, it stays where it is.
     """
@@ -156,7 +160,7 @@ def main(arguments: list[str]) -> int:
     folder = Path(asked["folder"])
     started = time.perf_counter()
     try:
-        source = find_source(asked["name"])
+        source = of_modality(find_source(asked["name"]), asked["modality"])
         if asked["changes"]:
             source = source.with_changes(Path(asked["changes"]))
         backbone = open_source(source, image_size=asked["image_size"])

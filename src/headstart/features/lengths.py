@@ -9,6 +9,7 @@ import numpy as np
 
 from headstart.features.prefix import STATE, Prefix
 from headstart.inference import ordered_map
+from headstart.preprocess.audio import SIZE_OF_WINDOW
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Sample
 from headstart.runtime import num_cores
@@ -18,7 +19,7 @@ STEP = 16
 
 
 class PaddedPrefix:
-    """A compiled prefix of texts whose state has a fixed number of rows; those behind a text's end are 0, its mask's too."""
+    """A compiled prefix of texts or sounds whose state has a fixed number of rows: behind an item's end they are 0."""
 
     def __init__(self, prefix: Prefix, length: int) -> None:
         """Fix the length.
@@ -37,7 +38,7 @@ class PaddedPrefix:
         self._prefix = prefix
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Run the prefix: tokens (B, L) to (B, `spec.width`) float32."""
+        """Run the prefix: tokens (B, L) or windows (B, L, W) to (B, `spec.width`) float32."""
         found = self._prefix(batch)
         used, wanted = batch.shape[1] * self.spec.state_shape[1], self.spec.columns(STATE).stop
         between = np.zeros((len(batch), wanted - used), np.float32)
@@ -58,3 +59,14 @@ def longest_length(preprocess: Preprocess, samples: Iterable[Sample], most: int)
     lengths = ordered_map(lambda sample: len(preprocess.prepare(sample.item, name=sample.id)), samples, num_workers=num_cores())
     longest = max(lengths, default=1)
     return min(-(-longest // STEP) * STEP, most) if longest <= most else -(-longest // most) * most
+
+
+def most_windows(preprocess: Preprocess, samples: Iterable[Sample]) -> int:
+    """The number of windows that holds all of some sounds.
+
+    Args:
+        preprocess: from sound to windows.
+        samples: that can be read.
+    """
+    sizes = ordered_map(lambda sample: preprocess.size(sample.item), samples, num_workers=num_cores())
+    return max(sizes, default=SIZE_OF_WINDOW) // SIZE_OF_WINDOW

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.data.folders import files_below
-from headstart.data.modality import modality_of_name
+from headstart.data.modality import modality_of_name, modality_of_value
 from headstart.errors import DataError
 from headstart.preprocess.items import item_name
 
@@ -22,7 +22,8 @@ def expand(items: Any, modality: str) -> list[tuple[str, Any]]:  # noqa: ANN401 
     Returns:
         (name, item) pairs; a text is its own name.
     """
-    several = items if isinstance(items, list | tuple) else [items]
+    one_sound = modality == "audio" and modality_of_value(items) == "audio"
+    several = items if isinstance(items, list | tuple) and not one_sound else [items]
     named: list[tuple[str, Any]] = []
     for position, item in enumerate(several):
         is_path = isinstance(item, Path) or (isinstance(item, str) and modality != "text")

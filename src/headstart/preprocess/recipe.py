@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from headstart.errors import ArtifactError
+from headstart.preprocess.audio import AudioPreprocess
 from headstart.preprocess.fusion import FusedPreprocess
 from headstart.preprocess.image import ImagePreprocess
 from headstart.preprocess.text import TextPreprocess
@@ -148,7 +149,7 @@ class Preprocess(Protocol):
         ...
 
     def illustrate(self, item: object) -> dict[str, str]:
-        """What to show people of an item, for a page: a `thumbnail` as a data URI, or an `excerpt`.
+        """What to show people of an item, for a page: a `thumbnail` or `sound` as data URIs, or an `excerpt`.
 
         Raises:
             UnreadableItemError: if it cannot be read.
@@ -175,11 +176,13 @@ def preprocess_from_json(spec: Mapping[str, Any], read: Callable[[str], bytes]) 
             return ImagePreprocess.from_json(spec)
         case "text":
             return TextPreprocess.from_json(spec, read)
+        case "audio":
+            return AudioPreprocess.from_json(spec)
         case FusedPreprocess.kind:
             return FusedPreprocess.from_json(spec, read, preprocess_from_json)
         case _:
             raise ArtifactError(
                 f"there is no preprocess of kind {kind!r}.",
-                expected="kind image, text or fusion.",
+                expected="kind image, text, audio or fusion.",
                 mend="use the file as headstart wrote it, or a headstart as new as the one that wrote it.",
             )

@@ -22,6 +22,7 @@ _STAGES = {
 }
 _OTHER_COLOUR = "#8a929b"
 _PICTURE = re.compile(r"data:image/(?:jpeg|png|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
+_SOUND = re.compile(r"data:audio/(?:wav|ogg|flac);base64,[A-Za-z0-9+/]+={0,2}")
 _MEANINGS = {
     "accuracy": ("Accuracy", "labelled right"),
     "macro_f1": ("Macro F1", "every label counts alike, rare or not"),
@@ -128,7 +129,7 @@ def list_mistakes(report: dict[str, Any]) -> list[dict[str, Any]]:
         report: what report.json holds.
 
     Returns:
-        item, label, predicted, probability, picture (a data URI or "") and excerpt (of a text, or ""), up to 24.
+        item, label, predicted, probability, picture and sound (data URIs, or "") and excerpt (of a text, or ""), up to 24.
     """
     mistakes = (report.get("evaluation") or {}).get("mistakes") or []
     return [
@@ -138,6 +139,7 @@ def list_mistakes(report: dict[str, Any]) -> list[dict[str, Any]]:
             "predicted": show(mistake.get("predicted", "")),
             "probability": f"{mistake['probability']:.2f}" if is_number(mistake.get("probability")) else "",
             "picture": _check_picture(mistake.get("thumbnail")),
+            "sound": _check_sound(mistake.get("sound")),
             "excerpt": show(mistake["excerpt"]) if mistake.get("excerpt") else "",
         }
         for mistake in mistakes[:MOST_MISTAKES]
@@ -280,6 +282,10 @@ def _write_range(interval: list[float]) -> str:
 
 def _get_seconds(report: dict[str, Any]) -> dict[str, float]:
     return report.get("seconds") or report["summary"].get("seconds") or {}
+
+
+def _check_sound(sound: object) -> str:
+    return sound if isinstance(sound, str) and _SOUND.fullmatch(sound) else ""
 
 
 def _check_picture(thumbnail: object) -> str:

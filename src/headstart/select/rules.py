@@ -30,7 +30,8 @@ FEWEST_EPOCHS, MOST_EPOCHS = 5, 100
 MANY_CLASSES = 11
 FEWEST_EPOCHS_OF_TEXTS = 2
 # Numbers of a plan that only pictures can be given.
-FOR_PICTURES = ("num_views", "mixup", "cutmix")
+MIXTURES = ("mixup", "cutmix")
+FOR_PICTURES = ("num_views", *MIXTURES)
 # A small encoder wants higher rates than BERT itself, which was tuned with 2e-5 to 5e-5 (Devlin et al. 2018, appendix A.3).
 TEXT_RATES = {"head_rate": 1e-4, "backbone_rate": 1e-4, "block_decay": 0.9, "weight_decay": 1e-2}
 # Of a table of word vectors, whose root mean square is 1: a vector trains only in the batches that hold its word, and the head
@@ -103,7 +104,7 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
         if by_pairs
         else "the head begins solved, and moves by little",
         "num_views": "" if numbers["num_views"] else f"{_what_trains(strategy, facts)} have no augmented views",
-        "mixup": f"from {MIXUP_ITEMS:,} samples on" if facts.modality == "image" else "tokens of two texts cannot be mixed",
+        "mixup": f"from {MIXUP_ITEMS:,} samples on" if facts.modality == "image" else "made of pictures only",
     }
     if facts.modality == "text" and strategy != "head":
         reasons["dropout"] = "the head's own; layers of the encoder that train keep the dropout of its configuration"
@@ -138,10 +139,12 @@ def _overruling(settings: FitSettings, facts: Circumstances) -> dict[str, Any]:
                 mend=f"did you mean {near[0]!r}?" if near else "leave it out; epochs, batch_size and seed are options of fit.",
             )
     asked = dict(settings.tuning)
-    if facts.modality == "text" and (wrong := [name for name in FOR_PICTURES if asked.get(name)]):
+    unfit = {"text": FOR_PICTURES, "audio": MIXTURES}.get(facts.modality, ())
+    if wrong := [name for name in unfit if asked.get(name)]:
+        items = "texts" if facts.modality == "text" else "sounds"
         raise SettingError(
-            f"tuning asks for {wrong[0]} {asked[wrong[0]]!r}, and the items are texts.",
-            expected="0: views and mixtures are made of pictures.",
+            f"tuning asks for {wrong[0]} {asked[wrong[0]]!r}, and the items are {items}.",
+            expected="0: mixtures are made of pictures, and views of pictures and sounds.",
             mend=f"leave {wrong[0]} out.",
         )
     return asked
@@ -197,7 +200,7 @@ def _rates(strategy: str, facts: Circumstances) -> dict[str, float]:
 
 
 def _num_views(strategy: str, facts: Circumstances, epochs: int) -> int:
-    if strategy == "head" or facts.modality != "image":
+    if strategy == "head" or facts.modality == "text":
         return 0
     if strategy.startswith("last:"):  # kept in the store, so each costs a pass of the frozen part
         return 8 if facts.device != "cpu" else 2

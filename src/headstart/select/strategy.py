@@ -156,6 +156,8 @@ def possible(strategies: Sequence[str], info: BackboneInfo) -> tuple[str, ...]:
         info: of the backbone.
     """
     count = sum(block.num_parameters > 0 for block in info.blocks)
+    if not count:
+        return ()
     return tuple(each for each in strategies if not each.startswith("last:") or int(each.removeprefix("last:")) < count)
 
 
@@ -172,9 +174,15 @@ def check_strategy(strategy: str, info: BackboneInfo) -> str:
     Raises:
         SettingError: if there are fewer blocks.
     """
+    weighty = [block.name for block in info.blocks if block.num_parameters]
+    if not weighty and strategy not in {"auto", "extract"}:
+        raise SettingError(
+            f"strategy is {strategy!r}, and {info.name} has no weights that could be tuned.",
+            expected="extract: what it computes is not learned.",
+            mend="--strategy extract, or another backbone.",
+        )
     if not strategy.startswith("last:"):
         return strategy
-    weighty = [block.name for block in info.blocks if block.num_parameters]
     count = int(strategy.removeprefix("last:"))
     if count == len(weighty):
         return "full"

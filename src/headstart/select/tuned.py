@@ -13,16 +13,18 @@ import torch
 
 from headstart.backbones.catalog import BackboneSource
 from headstart.backbones.parts import AnyBackbone, Tail, pooled_tail
+from headstart.backbones.sounds import SoundTail
 from headstart.backbones.texts import TextTail
 from headstart.data.folds import split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.features import FeatureTable
 from headstart.features.compile import compile_prefix
 from headstart.features.extract import PLAIN, Progress
-from headstart.features.lengths import PaddedPrefix, longest_length
+from headstart.features.lengths import PaddedPrefix, longest_length, most_windows
 from headstart.features.states import open_states
 from headstart.heads.linear import LinearHead
 from headstart.heads.ridge import balanced_class_weights
+from headstart.preprocess.audio import AudioPreprocess
 from headstart.preprocess.image import ImagePreprocess
 from headstart.records import Dataset, Splits
 from headstart.select.floor import Floor, FloorPlan, find_floor
@@ -40,6 +42,7 @@ from headstart.tuning.loop import Outcome, tune
 from headstart.tuning.lora import adapt_linear_layers
 from headstart.tuning.network import TrainedHead, TunableNetwork
 from headstart.tuning.plan import TuningPlan
+from headstart.tuning.sound_augment import SoundAugmentation
 from headstart.tuning.training import TrainingSet
 
 
@@ -120,9 +123,12 @@ def prepare(ground: Ground, plan: TuningPlan, progress: Progress | None = None) 
     """
     table, dataset = ground.table, ground.dataset
     cut = cut_before(ground.backbone, plan.strategy)
-    preprocess, augmentation = table.preprocess, None
-    if isinstance(preprocess, ImagePreprocess):  # other items have no views
+    preprocess = table.preprocess
+    augmentation: Augmentation | SoundAugmentation | None = None  # texts have no views
+    if isinstance(preprocess, ImagePreprocess):
         augmentation = Augmentation(flip=plan.mirrored, fill=preprocess.pad_color, seed=plan.seed)
+    elif isinstance(preprocess, AudioPreprocess):
+        augmentation = SoundAugmentation(seed=plan.seed)
     views = augmentation.view_names(plan.num_views) if augmentation else ()
     learning = (*ground.splits.train, *ground.splits.valid)
     digests = {id_: bytes.fromhex(table.hashes[id_]) for id_ in learning}
@@ -139,6 +145,8 @@ def prepare(ground: Ground, plan: TuningPlan, progress: Progress | None = None) 
     if isinstance(tail, TextTail):
         length = longest_length(table.preprocess, [dataset.by_id[id_] for id_ in learning], tail.max_tokens)
         prefix = PaddedPrefix(prefix, length)
+    if isinstance(tail, SoundTail):
+        prefix = PaddedPrefix(prefix, most_windows(table.preprocess, [dataset.by_id[id_] for id_ in learning]))
     opened = open_states(prefix, table.preprocess, dataset.by_id, digests, num_views=1 + len(views), augment=augmentation)
     with opened as reader:
         reader.fill(learning, (PLAIN, *views), progress)

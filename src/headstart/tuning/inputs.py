@@ -13,6 +13,7 @@ from headstart.features.states import StateReader
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Sample
 from headstart.tuning.augment import Augmentation
+from headstart.tuning.sound_augment import SoundAugmentation
 
 Batch = tuple[np.ndarray, np.ndarray]
 """State (B, …) float32 and pooled features (B, P) float32, as a `TunableNetwork` takes them."""
@@ -50,7 +51,7 @@ class ItemInputs:
     preprocess: Preprocess
     samples: Mapping[str, Sample]
     digests: Mapping[str, bytes]
-    augmentation: Augmentation | None
+    augmentation: Augmentation | SoundAugmentation | None
     views: tuple[str, ...]
 
     def load(self, ids: Sequence[str], view: int | None) -> Batch:

@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from headstart.backbones.encoder import EncoderTail
 from headstart.backbones.parts import Tail
+from headstart.backbones.sound_network import SoundNetwork
 from headstart.backbones.text_blocks import text_blocks
 from headstart.backbones.texts import PooledTexts
 from headstart.heads.linear import LinearHead
@@ -243,6 +244,9 @@ def tail_blocks(network: nn.Module) -> list[TailBlock]:
     """
     if isinstance(network, PooledTexts | EncoderTail):
         return [TailBlock(parameters=parameters, layers=modules) for parameters, modules in text_blocks(network)]
+    if isinstance(network, SoundNetwork):
+        named = {name: tuple(part for part, _ in block.named_parameters(name)) for name, block in _sound_blocks(network)}
+        return [TailBlock(parameters=parameters, layers=(name,)) for name, parameters in named.items() if parameters]
     if not isinstance(network, fx.GraphModule):
         children = tuple(name for name, _ in network.named_children())
         return [TailBlock(parameters=tuple(name for name, _ in network.named_parameters()), layers=children)]
@@ -259,6 +263,10 @@ def tail_blocks(network: nn.Module) -> list[TailBlock]:
         if node in ends:
             blocks.append(([], []))
     return [TailBlock(parameters=tuple(names), layers=tuple(layers)) for names, layers in blocks if names]
+
+
+def _sound_blocks(network: SoundNetwork) -> list[tuple[str, nn.Module]]:
+    return [(f"blocks.{number}", block) for number, block in enumerate(network.blocks)]
 
 
 def parameters_by_block(network: nn.Module) -> list[list[str]]:

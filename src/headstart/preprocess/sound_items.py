@@ -1,0 +1,246 @@
+"""Sound items as samples: opened once, read in stretches, made mono; an hour of sound is never in memory at once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.errors import MissingPackageError
+from headstart.preprocess.items import UnreadableItemError, item_name, load_bytes
+from headstart.preprocess.waveform import MOST_RATE, Waveform, as_waveform, unsupported_sound
+
+if TYPE_CHECKING:
+    import soundfile
+
+IN_MEMORY_BYTES = 8 << 20
+"""A larger file is read where it lies, stretch by stretch."""
+BLOCK_FRAMES = 1 << 17
+"""Frames that are decoded at once."""
+MOST_FRAMES = 1 << 40
+"""A file that claims more does not know its length, as a stream that was cut off before its header was completed."""
+EXPECTED = "a whole sound in a format that libsndfile reads (WAV, FLAC, OGG Vorbis or Opus, MP3, AIFF, AU, CAF, …)."
+_CONVERT = "convert it: ffmpeg -i FILE FILE.flac"
+
+
+class SoundFile:
+    """A sound file that is open; stretches of it are decoded as they are asked for.
+
+    A file that does not know its length cannot be moved about in, either: its stretches are picked out while it is decoded from
+    beginning to end, which can be done once.
+    """
+
+    def __init__(self, opened: soundfile.SoundFile, name: str, num_frames: int | None = None) -> None:
+        self._opened = opened
+        self._name = name
+        self.rate_hz = int(opened.samplerate)
+        self.num_channels = int(opened.channels)
+        self._seeks = num_frames is None
+        self.num_frames = int(opened.frames) if num_frames is None else num_frames
+
+    def stretches(self, wanted: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """Decode parts of the sound.
+
+        Args:
+            wanted: (start, stop) in frames, by their starts.
+
+        Returns:
+            (stop - start,) float32 each, the mean of the channels; shorter where the file ends.
+
+        Raises:
+            UnreadableItemError: if the file is damaged there.
+        """
+        if self._seeks:
+            return [self._read(start, stop) for start, stop in wanted]
+        found = [np.zeros(max(stop - start, 0), np.float32) for start, stop in wanted]
+        for first, block in self._stream():
+            for part, (start, stop) in zip(found, wanted, strict=True):
+                low, high = max(start, first), min(stop, first + len(block))
+                if low < high:
+                    part[low - start : high - start] = block[low - first : high - first]
+        return found
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        self._opened.seek(start)
+        parts = []
+        while start < stop:
+            block = self._decode(min(BLOCK_FRAMES, stop - start))
+            if not len(block):
+                break
+            parts.append(block)
+            start += len(block)
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def _stream(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The whole sound, block after block, each with the number of its first frame."""
+        first = 0
+        while len(block := self._decode(BLOCK_FRAMES)):
+            yield first, block
+            first += len(block)
+
+    def count(self) -> int:
+        """Decode the whole sound, and count its frames."""
+        return sum(len(block) for _, block in self._stream())
+
+    def _decode(self, count: int) -> np.ndarray:
+        block = self._opened.read(count, dtype="float32", always_2d=True)
+        mono = block[:, 0] if self.num_channels == 1 else block.mean(axis=1, dtype=np.float32)
+        if not np.isfinite(mono).all():
+            raise UnreadableItemError(
+                self._name, "holds samples that are no numbers (NaN or infinity)", expected="finite samples.", mend=_CONVERT
+            )
+        return mono
+
+
+Sound = Waveform | SoundFile
+
+
+@contextmanager
+def open_sound(item: object, *, name: str = "") -> Iterator[Sound]:
+    """Open a sound for reading.
+
+    Args:
+        item: a path, bytes of a file, a pair (samples, rate in Hz), or {"array", "sampling_rate"}.
+        name: what to call the item in an error; by default the item itself.
+
+    Yields:
+        The sound, of at least one frame.
+
+    Raises:
+        UnreadableItemError: if it is no sound, holds none, or is damaged.
+        MissingPackageError: if soundfile is not installed.
+    """
+    name = name or item_name(item)
+    in_memory = as_waveform(item, name)
+    if in_memory is not None:
+        if not in_memory.num_frames:
+            raise _empty(name)
+        yield in_memory
+        return
+    with _open_file(load_sound(item, name=name), name) as opened:
+        yield opened
+
+
+@contextmanager
+def _open_file(content: object, name: str) -> Iterator[SoundFile]:
+    try:
+        import soundfile
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("soundfile", extra="audio", purpose="reading sounds") from error
+    if isinstance(content, bytes) and not content:
+        raise UnreadableItemError(name, "is empty (0 bytes)", kind="empty", expected=EXPECTED)
+    try:
+        with ExitStack() as stack:
+            handle = stack.enter_context(soundfile.SoundFile(_source(content)))
+            opened = stack.enter_context(_measured(handle, content, name))
+            if not opened.num_frames:
+                raise _empty(name)
+            if not 0 < opened.rate_hz <= MOST_RATE:
+                raise UnreadableItemError(name, f"claims {opened.rate_hz:,} samples a second", expected=EXPECTED, mend=_CONVERT)
+            yield opened
+    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as problem:
+        told = str(getattr(problem, "error_string", "") or problem).strip().rstrip(".")
+        raise UnreadableItemError(
+            name, f"is no sound that can be read ({_codec(content)}{told})", expected=EXPECTED, mend=_CONVERT
+        ) from problem
+
+
+def _source(content: object) -> Any:  # noqa: ANN401 - what soundfile opens
+    return io.BytesIO(content) if isinstance(content, bytes) else str(content)
+
+
+@contextmanager
+def _measured(handle: soundfile.SoundFile, content: object, name: str) -> Iterator[SoundFile]:
+    """A file whose length is known: where its header does not tell it, it is counted, and opened once more."""
+    import soundfile
+
+    if handle.seekable() and 0 <= handle.frames < MOST_FRAMES:
+        yield SoundFile(handle, name)
+        return
+    # soundfile puts the position right behind every block, where a file can be moved about in; here that fails.
+    handle.seekable = lambda: False
+    num_frames = SoundFile(handle, name, 0).count()
+    with soundfile.SoundFile(_source(content)) as again:
+        again.seekable = lambda: False
+        yield SoundFile(again, name, num_frames)
+
+
+def _codec(content: object) -> str:
+    """Name what a file seems to be, where libsndfile has no codec for that."""
+    start = content[:16] if isinstance(content, bytes) else b""
+    for magic, place, told in _UNKNOWN_TO_LIBSNDFILE:
+        if start[place : place + len(magic)] == magic:
+            return f"it looks like {told}, for which libsndfile has no codec; "
+    return ""
+
+
+_UNKNOWN_TO_LIBSNDFILE = (
+    (b"ftyp", 4, "MP4 or M4A (AAC, ALAC)"),
+    (b"\x30\x26\xb2\x75", 0, "WMA"),
+    (b"\x1a\x45\xdf\xa3", 0, "Matroska or WebM"),
+    (b"\xff\xf1", 0, "AAC"),
+    (b"\xff\xf9", 0, "AAC"),
+    (b"#!AMR", 0, "AMR"),
+)
+
+
+def load_sound(item: object, *, name: str = "") -> object:
+    """Read a small file once; a large one stays the path it is.
+
+    Args:
+        item: as for `open_sound`.
+        name: what to call the item in an error.
+
+    Returns:
+        bytes of a small file, the `Path` of a large one, and else the item.
+
+    Raises:
+        UnreadableItemError: if the path names no file that can be read.
+    """
+    if isinstance(item, str | Path):
+        path = Path(item)
+        try:
+            if path.is_file() and IN_MEMORY_BYTES < path.stat().st_size:
+                return path
+        except (OSError, ValueError):  # reading it says what is wrong
+            pass
+    return load_bytes(item, name=name)
+
+
+def sound_key(item: object, *, name: str = "") -> bytes:
+    """Hash what an item holds; a file, its bytes, and a file too large for memory have one key.
+
+    Args:
+        item: as for `open_sound`, or what `load_sound` made of it.
+        name: what to call the item in an error.
+
+    Returns:
+        The 32 bytes of a SHA-256.
+
+    Raises:
+        UnreadableItemError: if it cannot be read, or is no sound.
+    """
+    name = name or item_name(item)
+    in_memory = as_waveform(item, name)
+    if in_memory is not None:
+        head = f"sound {in_memory.rate_hz} ".encode()
+        return hashlib.sha256(head + np.ascontiguousarray(in_memory.samples).tobytes()).digest()
+    content = load_sound(item, name=name)
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).digest()
+    if not isinstance(content, Path):
+        raise unsupported_sound(item, name)
+    try:
+        with content.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as problem:
+        raise UnreadableItemError(name, f"cannot be read ({problem})") from problem
+
+
+def _empty(name: str) -> UnreadableItemError:
+    return UnreadableItemError(name, "holds no sound (0 frames)", kind="empty", expected="a sound of at least one frame.")

@@ -1,0 +1,91 @@
+"""Sounds that are in memory already: samples with their rate, in any of the usual shapes and types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headstart.preprocess.items import MAX_FILE_BYTES, UnreadableItemError, item_name
+
+MOST_RATE = 768_000
+"""Hz; more is a damaged header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waveform:
+    """A sound in memory, mono."""
+
+    samples: np.ndarray
+    """(T,) float32, full scale is 1."""
+    rate_hz: int
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return len(self.samples)
+
+    def stretches(self, wanted: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """Parts of it: (start, stop) in frames; shorter where the sound ends."""
+        return [self.samples[start:stop] for start, stop in wanted]
+
+
+def as_waveform(item: object, name: str) -> Waveform | None:
+    """A sound in memory, its channels mixed; None for paths and bytes.
+
+    Args:
+        item: anything.
+        name: what to call it in an error.
+
+    Raises:
+        UnreadableItemError: if it is an array without its rate, of a shape or type that no sound has, or no item at all.
+    """
+    samples, rate = item, None
+    if isinstance(item, Mapping) and {"array", "sampling_rate"} <= item.keys():
+        samples, rate = item["array"], item["sampling_rate"]
+    elif isinstance(item, tuple) and len(item) == 2:
+        samples, rate = item
+    if isinstance(item, str | Path | bytes | bytearray | memoryview):
+        return None
+    if not isinstance(samples, np.ndarray | list) or not _is_rate(rate):
+        raise unsupported_sound(item, name)
+    array = np.asarray(samples)
+    if array.dtype.kind not in "iuf" or array.ndim not in (1, 2):
+        raise unsupported_sound(item, name)
+    if array.ndim == 2 and array.shape[0] < array.shape[1]:
+        array = array.T  # channels first
+    mono = _full_scale(array).reshape(len(array), -1).mean(axis=1, dtype=np.float32) if array.size else np.zeros(0, np.float32)
+    if not np.isfinite(mono).all():
+        raise UnreadableItemError(name, "holds samples that are no numbers (NaN or infinity)", expected="finite samples.")
+    if array.size * array.itemsize > MAX_FILE_BYTES:
+        raise UnreadableItemError(name, f"has {array.size:,} samples", kind="bomb", expected="at most 1 GiB in one item.")
+    return Waveform(samples=mono, rate_hz=int(float(str(rate))))
+
+
+def _is_rate(rate: object) -> bool:
+    return isinstance(rate, int | float | np.integer | np.floating) and 0 < float(rate) <= MOST_RATE
+
+
+def _full_scale(array: np.ndarray) -> np.ndarray:
+    """Samples with full scale 1: whole numbers are divided by the largest of their type."""
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    if array.dtype == np.int64:  # as a list of 16-bit samples becomes
+        return (array / 32768.0).astype(np.float32)
+    half = 2.0 ** (8 * array.itemsize - 1)
+    return ((array.astype(np.float64) - (half if array.dtype.kind == "u" else 0.0)) / half).astype(np.float32)
+
+
+def unsupported_sound(item: object, name: str) -> UnreadableItemError:
+    """Make the error for an object that is no sound at all."""
+    lacking = ", without its rate" if isinstance(item, np.ndarray) else ""
+    return UnreadableItemError(
+        name,
+        f"is {item_name(item)}{lacking}, which no sound can be read from",
+        kind="unsupported",
+        expected="a path, bytes of a file, (samples, rate in Hz), or {'array': samples, 'sampling_rate': rate}; samples are "
+        "(T,), (T, channels) or (channels, T).",
+        mend="pass the rate with the samples: (samples, 16000).",
+    )
