@@ -10,6 +10,8 @@ setup: .venv/.ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -e ".[dev]"
+	# Only their weights are used, none of what they need to run.
+	$(BIN)/pip install --quiet --no-deps resemblyzer==0.1.4 openwakeword==0.5.1
 	touch .venv/.ready
 
 demo: setup

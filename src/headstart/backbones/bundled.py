@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 
+from headstart.backbones.info import FUSED_BY
 from headstart.records import Modality
 
 
@@ -96,8 +97,12 @@ BUNDLED: dict[str, Bundled] = {
     "mfcc": Bundled(package="", module="", architecture="mfcc-1", sha256="", weights="", modality="audio"),
 }
 ALIASES = {"wordllama": "wordllama-256"}
-DEFAULTS: dict[Modality, str] = {"image": "efficientnet-lite0", "text": "all-minilm-l6-v2", "audio": "speaker"}
 SOUND_BACKBONES = ("speaker", "speech-embedding", "mfcc")
+DEFAULTS: dict[Modality, str] = {
+    "image": "efficientnet-lite0",
+    "text": "all-minilm-l6-v2",
+    "audio": FUSED_BY.join(SOUND_BACKBONES),
+}
 """In the order in which they are the default for sounds, as far as they are installed; the last needs nothing."""
 PREFIXES: dict[Modality, tuple[str, ...]] = {
     "image": ("timm:", "file:", "random:", "artifact:"),
@@ -107,10 +112,7 @@ PREFIXES: dict[Modality, tuple[str, ...]] = {
 
 
 def default_for(modality: Modality) -> str:
-    """The backbone that stands for 'auto'.
-
-    Which of the bundled sound backbones suits the data best, or several of them together, could be asked of the data: here is
-    where their order is decided without.
+    """The backbone that stands for 'auto': for sounds those that are installed, together, as they cost little.
 
     Args:
         modality: what the items are.
@@ -118,4 +120,4 @@ def default_for(modality: Modality) -> str:
     if modality != "audio":
         return DEFAULTS[modality]
     modules = {name: BUNDLED[name].module for name in SOUND_BACKBONES}
-    return next(name for name, module in modules.items() if not module or importlib.util.find_spec(module) is not None)
+    return FUSED_BY.join(name for name, module in modules.items() if not module or importlib.util.find_spec(module))
