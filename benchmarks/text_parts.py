@@ -100,7 +100,7 @@ def _fit_and_ask(strategy: str, scratch: Path) -> dict[str, Any]:
 
 def measure_encode(mails: Rows, options: Any) -> dict[str, Any]:
     """Features of mails, as `fit` would compute them and in float32, against `SentenceTransformer.encode` and bare networks."""
-    count, repeats = (64, 2) if options.quick else (1_000, 5)
+    count, repeats = (64, 2) if options.quick else (500, 3)
     order = np.random.default_rng(0).permutation(len(mails))
     texts = [mails[place]["text"] for place in order[:count]]
     for name in measure.FOREIGN_SETTINGS:
