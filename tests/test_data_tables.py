@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headstart.data.rows import ReadOptions
 from headstart.data.source import read, read_with_findings
 from headstart.errors import DataError
 from test_data_folders import fill, kinds, put, three_parts
@@ -195,6 +196,22 @@ def test_unknown_split_names_are_refused(tmp_path):
 def labels_of(path, **options):
     dataset = read(path, **options)
     return dataset.task, [s.labels for s in dataset.samples]
+
+
+def test_one_row_with_several_labels_is_told(tmp_path):
+    rows = [{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(40)]
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in [*rows, {"text": "both", "label": ["a", "b"]}]))
+    for task, kinds in (("auto", ["few_with_several"]), ("multi", [])):
+        found = read_with_findings(path, ReadOptions(task=task))
+        assert (found.dataset.task, [finding.kind for finding in found.findings]) == ("multi", kinds)
+        assert not kinds or found.findings[0].items == ("row-000040",)
+
+
+def test_one_column_cannot_be_both(tmp_path):
+    path = write_csv(tmp_path / "t.csv", [["text", "label"], ["one", "a"], ["two", "b"]])
+    with pytest.raises(DataError, match="'text' of the table .* is named for both"):
+        read_with_findings(path, ReadOptions(item_column="text", label_column="text"))
 
 
 def test_multi_label_by_separator_by_list_and_by_option(tmp_path):

@@ -279,8 +279,8 @@ def test_the_commands_fit_and_write(checkpoint, corpus, tmp_path, capsys, monkey
     assert streamed == f"{answer['prompt']}{answer['text']}\n" and answer["seed"] == 0
     code, _, error = run("predict", out, "a text")
     assert code == 2 and "has no labels to predict" in error and "headstart generate" in error
-    code, _, error = run("generate", out, "x", "--temperature", -1)
-    assert code == 2 and "temperature is -1" in error
+    code, told, error = run("generate", out, "x", "--temperature", -1)
+    assert code == 2 and "temperature is -1" in error and not told
 
 
 def test_a_model_that_labels_is_refused_before_torch_is_loaded(artifact, tmp_path, run_python):

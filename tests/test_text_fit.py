@@ -211,6 +211,30 @@ def test_predict_and_evaluate_from_python(fitted, tmp_path):
     assert fitted.predict(["", "a stupid lecture"], unreadable="skip") == [one]
 
 
+def test_every_row_of_a_table_is_asked_about(fitted, run, tmp_path):
+    rows = [("a stupid lecture", "bad"), ("a wonderful, moving meal", "good")]
+    for name, columns in (("named.csv", ("text", "note")), ("other.tsv", ("opinion", "note"))):
+        lines = [columns, *rows]
+        (tmp_path / name).write_text(
+            "\n".join("\t".join(f'"{cell}"' for cell in line) for line in lines).replace(
+                "\t", "," if name.endswith("csv") else "\t"
+            )
+        )
+    assert predicted(run("predict", fitted.folder, "named.csv", "--json")) == rows
+    assert predicted(run("predict", fitted.folder, "other.tsv", "--item-column", "opinion", "--json")) == rows
+    refused = run("predict", fitted.folder, "other.tsv")
+    assert refused.returncode == 2 and "--item-column NAME" in refused.stderr
+    refused = run("predict", fitted.folder, "other.tsv", "--item-column", "opinions")
+    assert refused.returncode == 2 and "no column as named by --item-column 'opinions'" in refused.stderr
+    refused = run("predict", fitted.folder, "a stupid lecture", "--item-column", "text")
+    assert refused.returncode == 2 and "no ITEM is a table" in refused.stderr
+
+
+def test_what_cannot_be_read_is_named_by_its_place(fitted, run):
+    told = run("predict", fitted.folder, "a stupid lecture", "", "  ")
+    assert told.returncode == 2 and "ITEM 2: ''" in told.stderr and "ITEM 3: '  '" in told.stderr
+
+
 # Check
 
 
@@ -218,7 +242,7 @@ def test_every_trouble_of_a_table_is_named_by_its_row(tmp_path):
     pairs = sentences()[:60]
     rows = [*pairs, ("", "good"), ("   ", "bad"), pairs[0], (pairs[1][0].upper() + "!", pairs[1][1]), (pairs[2][0], "bad")]
     found = {finding.kind: finding for finding in check(write_table(tmp_path / "table.csv", rows))}
-    assert "row-000060 (line 62: blank), row-000061 (line 63: blank)" in found["missing"].message
+    assert "2 rows without an item: row-000060 (line 62), row-000061 (line 63)" in found["missing"].message
     assert set(found["duplicate"].items) == {"row-000000", "row-000062", "row-000002", "row-000064"}
     assert set(found["near_duplicate"].items) == {"row-000001", "row-000063"}
     assert "at least 80% of the runs of 8 characters in common" in found["near_duplicate"].message
@@ -242,7 +266,8 @@ def test_files_that_are_no_texts_are_named_and_left_out(tmp_path):
     (tmp_path / "bad" / "latin.txt").write_bytes(b"ok\nna\xefve")
     (tmp_path / "bad" / "long.txt").write_text("x" * 1_000_000)
     found = {finding.kind: finding for finding in check(tmp_path)}
-    assert set(found) == {"empty", "unreadable", "long_texts"} or set(found) == {"empty", "unreadable"}
+    assert set(found) == {"empty", "unreadable", "unknown_tokens"}
+    assert found["unknown_tokens"].items == ("bad/long.txt",)
     assert set(found["empty"].items) == {"good/empty.txt", "good/blank.txt"}
     assert "2 items without content: " in found["empty"].message and "holds only white space" in found["empty"].message
     assert "bad/latin.txt (line 2 is no UTF-8 (byte 0xef))" in found["unreadable"].message

@@ -131,8 +131,8 @@ class Attempts:
                 each = seconds_an_item(prepared, self.bottom.floor)
                 fitted = fit_in_budget(prepared, seconds_an_item=each, seconds=ends - time.perf_counter())
                 if fitted is None:
-                    why = f"not tried: not even a few epochs fit what is left of {budget:.0f} s"
                     spent = time.perf_counter() - started
+                    why = f"not trained: measuring took {spent:.0f} s, and a few epochs do not fit the rest of {budget:.0f} s"
                     return Attempt(strategy=strategy, kept=False, reason=why, seconds=spent, plan=plan.as_json()), None
                 prepared, num_folds = fitted
                 decided = {"epochs": prepared.plan.epochs, "num_folds": num_folds, "seconds_an_item": each}

@@ -286,5 +286,5 @@ def _unknown(name: str) -> BackboneError:
         f"there is no backbone called {name!r}.",
         expected=f"one of {', '.join(known)}, or timm:NAME, hf:NAME, file:PATH, random:ARCH, artifact:PATH, "
         f"vectors:PATH; or several with '+' between{hint}.",
-        mend=f"--backbone {near[0] if near else known[0]}; `headstart backbones` lists what there is.",
+        mend=f"--backbone {near[0] if near else 'auto'}; `headstart backbones` lists what there is.",
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from headstart.artifact.store import read_manifest
 from headstart.cli.show import Shown, print_json, print_line, show_fit
 from headstart.errors import ArtifactError
+from headstart.language.draws import sampling_of
 
 if TYPE_CHECKING:
     from headstart.language.model import LanguageModel
@@ -36,6 +37,7 @@ def generate_text(artifact: Path, prompt: str, numbers: dict[str, Any], *, as_js
             expected="a model fitted with --task generate.",
             mend=f"headstart predict {shlex.quote(str(artifact))} ITEM",
         )
+    sampling_of(numbers)
     from headstart.api.opening import load
 
     model = cast("LanguageModel", load(artifact))

@@ -114,7 +114,7 @@ def show_fit(model: Model, out: Path, shown: Shown) -> None:
     steps = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total" and value >= 0.05)
     hits, misses = summary["cache"]["hits"], summary["cache"]["misses"]
     print_line(f"  {seconds['total']:.1f} s ({steps}); {misses} items computed, {hits} from the cache")
-    hidden = any(attempt["strategy"] == "head" and attempt["kept"] for attempt in list_attempts(content))
+    hidden = any(attempt["kept"] and attempt["plan"].get("hidden") for attempt in list_attempts(content))
     head = "mlp" if hidden else summary["floor"]["head"]
     print_line(f"  backbone {summary['backbone']}, head {head}, strategy {summary['strategy']}")
     for line in tell_tuning(content):

@@ -16,13 +16,16 @@ import numpy as np
 
 from headstart.data.rows import Rows, clean_text, count_of, is_missing, name_some
 from headstart.errors import DataError
-from headstart.records import Task
+from headstart.records import Finding, Sample, Task
 
 SEPARATOR = "|"
 """Stands between the labels of one sample in a table of the multi task."""
 
 MIN_DISTINCT_VALUES = 20
 """A numeric column with at least this many distinct values that are no whole numbers is taken for values to predict."""
+
+MOST_BY_A_SLIP = 0.05
+"""Of the items: where no more have several labels, a slip may have made the task multi."""
 
 _WHOLE_FLOAT = re.compile(r"[+-]?\d+\.0+")
 _MAX_WHOLE = 2**53
@@ -164,3 +167,55 @@ def _number(label: Any) -> float:  # noqa: ANN401 - a table cell is of any type
         return float(_plain(label))
     except (TypeError, ValueError, OverflowError):
         return math.nan
+
+
+def tell_few_several(labelled: Sequence[Sample]) -> list[Finding]:
+    """Name the items that made the task one of several labels an item, where they are so few that it may be a slip.
+
+    Args:
+        labelled: all items of the multi task.
+    """
+    several = [sample.id for sample in labelled if len(sample.labels) > 1]
+    if not 0 < len(several) <= MOST_BY_A_SLIP * len(labelled):
+        return []
+    return [
+        Finding(
+            kind="few_with_several",
+            severity="warning",
+            items=tuple(several),
+            message=f"{count_of(len(several), 'item')} of {len(labelled):,} with several labels: {name_some(several)}. "
+            "So every item may have several, or none.",
+            mend="if that is a slip, give these one label each; else --task multi says that it is meant.",
+        )
+    ]
+
+
+def tell_unlabelled(unlabelled: Sequence[str], without: Sequence[str]) -> list[Finding]:
+    """Word what has no label.
+
+    Args:
+        unlabelled: ids of the items that are left out.
+        without: ids of items of the multi task that have none of the labels.
+    """
+    findings = []
+    if unlabelled:
+        findings.append(
+            Finding(
+                kind="unlabelled",
+                severity="warning",
+                items=tuple(unlabelled),
+                message=f"{count_of(len(unlabelled), 'item')} without a label: {name_some(unlabelled)}. Left out.",
+                mend="give each a label, or remove it from the data.",
+            )
+        )
+    if without:
+        findings.append(
+            Finding(
+                kind="no_labels",
+                severity="info",
+                items=tuple(without),
+                message=f"{count_of(len(without), 'item')} without any label, taken as 'none of them': {name_some(without)}.",
+                mend="nothing, unless they are merely unlabelled: then remove them.",
+            )
+        )
+    return findings

@@ -13,7 +13,7 @@ from natsort import natsorted
 from headstart.data.archives import ARCHIVE_SUFFIXES, is_archive, unpack
 from headstart.data.columns import read_table_rows
 from headstart.data.folders import step_into, visible_entries
-from headstart.data.labels import find_task, read_labels, read_values
+from headstart.data.labels import find_task, read_labels, read_values, tell_few_several, tell_unlabelled
 from headstart.data.layout import class_folders_with_items, read_folder
 from headstart.data.memory import read_object
 from headstart.data.modality import modality_of_name
@@ -215,7 +215,11 @@ def _finish(rows: Rows, options: ReadOptions) -> Reading:
     _check_labels(rows, labelled, label_space, task)
     if task == "single" and len(label_space) < options.least_classes:
         raise _one_class(rows, labelled, label_space[0])
-    findings = (*rows.findings, *_tell_unlabelled(unlabelled, [s.id for s in labelled if task == "multi" and not s.labels]))
+    findings = (
+        *rows.findings,
+        *tell_unlabelled(unlabelled, [s.id for s in labelled if task == "multi" and not s.labels]),
+        *(tell_few_several(labelled) if task == "multi" and options.task == "auto" else ()),
+    )
     dataset = Dataset(samples=tuple(labelled), labels=label_space, task=task, modality=rows.modality, source=rows.source)
     return Reading(dataset=dataset, findings=findings)
 
@@ -266,28 +270,3 @@ def _check_test_labels(dataset: Dataset) -> None:
             expected=f"labels among the {count_of(len(known), 'class')} of the data: {name_some(natsorted(known))}.",
             mend="correct the test data, add such items to learn from, or merge labels with --merge-labels FOUND=USED.",
         )
-
-
-def _tell_unlabelled(unlabelled: list[str], without: list[str]) -> list[Finding]:
-    findings = []
-    if unlabelled:
-        findings.append(
-            Finding(
-                kind="unlabelled",
-                severity="warning",
-                items=tuple(unlabelled),
-                message=f"{count_of(len(unlabelled), 'item')} without a label: {name_some(unlabelled)}. Left out.",
-                mend="give each a label, or remove it from the data.",
-            )
-        )
-    if without:
-        findings.append(
-            Finding(
-                kind="no_labels",
-                severity="info",
-                items=tuple(without),
-                message=f"{count_of(len(without), 'item')} without any label, taken as 'none of them': {name_some(without)}.",
-                mend="nothing, unless they are merely unlabelled: then remove them.",
-            )
-        )
-    return findings

@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 from headstart.backbones.causal import CausalBackbone
 from headstart.errors import SettingError
 from headstart.language.corpus import Document
+from headstart.language.draws import sampling_of
 from headstart.language.judging import measure
 from headstart.language.packing import pack
-from headstart.language.sampling import Sampling, write
+from headstart.language.sampling import write
 from headstart.model.manifest import Manifest
 from headstart.model.place import cannot_write, check_replaceable, move_into_place
 
@@ -121,25 +122,6 @@ class LanguageModel:
     def moved_to(self, folder: Path) -> LanguageModel:
         """The same model, its folder somewhere else."""
         return replace(self, folder=folder)
-
-
-def sampling_of(numbers: dict[str, Any]) -> Sampling:
-    """Numbers by name as a record.
-
-    Args:
-        numbers: any of `Sampling`.
-
-    Raises:
-        SettingError: if there is none of that name, or one cannot work.
-    """
-    try:
-        return Sampling(**numbers)
-    except TypeError as error:
-        raise SettingError(
-            f"generate cannot take {numbers}: {error}.",
-            expected="numbers called max_new_tokens, temperature, top_p, top_k and seed.",
-            mend="leave the others out.",
-        ) from error
 
 
 def headline(content: dict[str, Any]) -> str:

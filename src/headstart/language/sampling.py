@@ -3,48 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from headstart.backbones.causal import CausalBackbone
 from headstart.errors import SettingError
+from headstart.language.draws import Sampling
 
-MAX_NEW_TOKENS, TEMPERATURE, TOP_P, TOP_K = 80, 0.8, 0.95, 0
 _HALF = "\N{REPLACEMENT CHARACTER}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How tokens are drawn.
-
-    Raises:
-        SettingError: if a number cannot work.
-    """
-
-    max_new_tokens: int = MAX_NEW_TOKENS
-    temperature: float = TEMPERATURE
-    """Scores are divided by it; 0 always takes the likeliest."""
-    top_p: float = TOP_P
-    """Only the likeliest tokens that together have this probability are drawn from; 1 leaves all in."""
-    top_k: int = TOP_K
-    """Only so many of the likeliest are drawn from; 0 leaves all in."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that cannot work."""
-        checks = (
-            ("max_new_tokens", self.max_new_tokens >= 1, "a whole number, 1 or more", MAX_NEW_TOKENS),
-            ("temperature", 0 <= self.temperature <= 100, "a number from 0 (always the likeliest) to 100", TEMPERATURE),
-            ("top_p", 0 < self.top_p <= 1, "a number above 0, up to 1", TOP_P),
-            ("top_k", self.top_k >= 0, "a whole number, 0 (no limit) or more", TOP_K),
-            ("seed", self.seed >= 0, "a whole number, 0 or more", 0),
-        )
-        for name, fits, expected, usual in checks:
-            if not fits:
-                option = "--" + name.replace("_", "-")
-                raise SettingError(f"{name} is {getattr(self, name)}.", expected=f"{expected}.", mend=f"{option} {usual}")
 
 
 def write(backbone: CausalBackbone, prompt: str, sampling: Sampling) -> Iterator[str]:

@@ -16,6 +16,8 @@ MOST_LEFT_OUT = 0.2
 """Of all words, where those without a vector are left out: a fifth of a text is more than names and misspellings."""
 WORST_TEXT = 0.2
 """Of a text's own tokens, from where on the text is named."""
+STRANGE_TEXT = 0.5
+"""Of a text's own tokens, from where on it is named although the others are known."""
 _READ = {
     "head": "of those only the beginning is read",
     "head+tail": "of those the beginning and the end are read",
@@ -74,7 +76,7 @@ def _tell_unknown(encodings: Mapping[str, tokenizers.Encoding], unknown: int | N
     total = sum(length for _, length in counts.values())
     missed = sum(count for count, _ in counts.values())
     if missed <= MOST_UNKNOWN * total:
-        return []
+        return _tell_strangers([id_ for id_, (count, length) in counts.items() if count > STRANGE_TEXT * length], len(counts))
     worst = sorted((id_ for id_, (count, length) in counts.items() if count >= WORST_TEXT * max(length, 1)))
     return [
         Finding(
@@ -84,6 +86,22 @@ def _tell_unknown(encodings: Mapping[str, tokenizers.Encoding], unknown: int | N
             message=f"{missed / total:.0%} of the tokens of {len(counts):,} texts looked at are unknown to the backbone's "
             "tokenizer: it sees no difference between such words.",
             mend="choose a backbone for this language or kind of text: --backbone hf:NAME, such as hf:xlm-roberta-base.",
+        )
+    ]
+
+
+def _tell_strangers(ids: list[str], looked_at: int) -> list[Finding]:
+    """Name the few texts that a tokenizer mostly does not know, where it knows the others."""
+    if not ids:
+        return []
+    return [
+        Finding(
+            kind="unknown_tokens",
+            severity="warning",
+            items=tuple(sorted(ids)),
+            message=f"{len(ids):,} of {looked_at:,} texts looked at are mostly unknown to the backbone's tokenizer: "
+            "to it they look all alike.",
+            mend="remove them, or choose a backbone for their language: --backbone hf:NAME, such as hf:xlm-roberta-base.",
         )
     ]
 

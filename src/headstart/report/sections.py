@@ -60,6 +60,8 @@ def list_tiles(report: dict[str, Any]) -> list[dict[str, Any]]:
         if tile["name"] == "Accuracy" and majority is not None and "range" in tile:
             tile["range"]["majority"] = round(100 * majority, 1)
     seconds, rate = _get_seconds(report), report["summary"].get("items_per_second")
+    if not (report["summary"].get("cache") or {}).get("misses"):
+        rate = None  # what was read from the store says nothing of the network's speed
     if seconds.get("total"):
         note = f"{number(rate)} items a second" if rate else "from data to saved model"
         tiles.append({"name": "Time", "value": duration(seconds["total"]), "note": note})

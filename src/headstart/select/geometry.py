@@ -71,11 +71,11 @@ def choose_geometry(
     if geometry != "auto":
         return _settled(base, geometry, "as asked")
     asked = part_to_ask(dataset, seed)
+    if asked and (alike := base.indifferent([sample.item for sample in asked])):
+        return _settled(base, base.fittings[0], alike)
     if len(asked) < MIN_ITEMS:
         reason = f"too few items to ask the data: {len(asked)} of the {MIN_ITEMS} it takes"
         return _settled(base, base.fittings[0], reason)
-    if alike := base.indifferent([sample.item for sample in asked]):
-        return _settled(base, base.fittings[0], alike)
     trials, computed = [], {}
     for name in base.fittings:
         table = extract(prefix, base.with_fitting(name), asked, progress=progress)
