@@ -202,10 +202,10 @@ def test_one_row_with_several_labels_is_told(tmp_path):
     rows = [{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(40)]
     path = tmp_path / "t.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in [*rows, {"text": "both", "label": ["a", "b"]}]))
-    for task, kinds in (("auto", ["few_with_several"]), ("multi", [])):
+    for task, told in (("auto", ["few_with_several"]), ("multi", [])):
         found = read_with_findings(path, ReadOptions(task=task))
-        assert (found.dataset.task, [finding.kind for finding in found.findings]) == ("multi", kinds)
-        assert not kinds or found.findings[0].items == ("row-000040",)
+        assert (found.dataset.task, [finding.kind for finding in found.findings]) == ("multi", told)
+        assert not told or found.findings[0].items == ("row-000040",)
 
 
 def test_one_column_cannot_be_both(tmp_path):
