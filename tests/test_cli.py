@@ -146,7 +146,7 @@ def test_every_option_of_fit_reaches_the_model(pictures, tmp_path):
     words += ["--merge-labels", "checks=stripes", "--merge-labels", "blobs=rings", "--balance", "weights"]
     words += ["--geometry", "pad", "--budget", "1s", "--seed", "5", "--modality", "image", "--task", "single"]
     words += ["--backbone", "efficientnet-lite0", "--strategy", "auto", "--head", "linear", "--offline", "--json"]
-    words += ["--epochs", "3", "--batch-size", "8", "--learning-rate", "0.01", "--classical", "auto"]
+    words += ["--epochs", "3", "--batch-size", "8", "--learning-rate", "0.01", "--classical", "auto", "--precision", "float32"]
     summary = told(run_here("fit", table, "--out", tmp_path / "out.hs", *words))
     assert summary["labels"] == ["rings", "stripes"]
     assert (summary["counts"]["train"], summary["counts"]["test"]) == (96, 24)
@@ -157,7 +157,7 @@ def test_every_option_of_fit_reaches_the_model(pictures, tmp_path):
         "label_column": "what", "group_column": "whose", "split_column": "side",
         "merge_labels": [["checks", "stripes"], ["blobs", "rings"]], "epochs": 3, "batch_size": 8, "learning_rate": 0.01,
         "find_learning_rate": False, "tuning": [], "resume": False, "hidden": None, "dropout": None,
-        "classical": "auto", "context": None,
+        "classical": "auto", "context": None, "precision": "float32",
     }  # fmt: skip
 
 
@@ -384,6 +384,7 @@ def test_backbones_lists_what_can_be_named(artifact):
     assert [(entry["name"], entry["modality"], entry["default"]) for entry in answer["bundled"]] == [
         ("efficientnet-lite0", "image", True), ("efficientnet-lite1", "image", False), ("efficientnet-lite2", "image", False),
         ("all-minilm-l6-v2", "text", True), ("wordllama-256", "text", False),
+        ("speaker", "audio", True), ("speech-embedding", "audio", True), ("mfcc", "audio", True),
     ]  # fmt: skip
     assert answer["bundled"][0]["compiled"] and "efficientnet-lite0" in answer["compiled"]
     assert run_here("backbones").stdout.startswith("efficientnet-lite0")

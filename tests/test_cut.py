@@ -343,7 +343,7 @@ def test_each_cut_is_compiled_once_and_kept_apart(compiling_here, empty_cache):
 
 
 def test_a_cut_at_no_block_is_refused_by_the_process_that_compiles(tmp_path):
-    asked = {"name": "random:test_resnet", "changes": "", "image_size": 64, "cut": "layer9"}
+    asked = {"name": "random:test_resnet", "modality": "image", "changes": "", "image_size": 64, "cut": "layer9"}
     assert export.main([json.dumps(asked | {"folder": str(tmp_path), "target": str(tmp_path / "target")})]) == 2
     told = json.loads((tmp_path / "error.json").read_text())
     assert (told["kind"], "has no block 'layer9'" in told["what"]) == ("BackboneError", True)
