@@ -95,6 +95,8 @@ def test_arrays_come_with_their_rate():
         (written(np.zeros(0, np.float32)), "empty", "0 frames"),
         (written(np.array([0.1, np.nan, 0.2], np.float32), subtype="FLOAT"), "unreadable", "no numbers"),
     ],
+    # A file of sound may hold the time it was written at, which no name of a test should.
+    ids=("nothing", "its beginning", "words", "M4A", "no frames", "no numbers"),
 )
 def test_what_is_no_sound_is_refused_by_name(content, kind, told, tmp_path):
     (tmp_path / "odd.wav").write_bytes(content)
