@@ -24,6 +24,7 @@ from headstart.features.fusion import FusedPrefix, fuse_specs, join_tables, part
 from headstart.features.prefix import BlockSlice, PrefixSpec
 from headstart.heads.linear import LinearHead
 from headstart.inference import open_session
+from headstart.preprocess.audio import AudioPreprocess
 from headstart.preprocess.fusion import FusedPreprocess, named_arrays
 from headstart.preprocess.image import ImagePreprocess
 from headstart.preprocess.recipe import preprocess_from_json
@@ -407,3 +408,12 @@ def test_fused_specs_add_up():
     assert (spec.runs("y/pool"), spec.info.licence) == ((slice(7, 11),), "x: free; y: free; z: free")
     assert type(spec.info).from_json(spec.info.as_json()) == spec.info
     assert len(spec.info.sha256) == 64
+
+
+def test_what_every_part_notices_is_told_once():
+    parts = (AudioPreprocess(max_windows=2), AudioPreprocess(max_windows=4))
+    recipe = FusedPreprocess(names=("short", "long"), parts=parts)
+    sounds = {"silent": (np.zeros(16_000, np.float32), 16_000), "long": (np.full(40_000, 0.1, np.float32), 16_000)}
+    told = recipe.notice(sounds)
+    assert [(finding.kind, finding.items) for finding in told] == [("silence", ("silent",)), ("long_sounds", ("long",))]
+    assert not told[0].message.startswith("for ") and told[1].message.startswith("for short: ")

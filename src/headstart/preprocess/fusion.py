@@ -197,11 +197,14 @@ class FusedPreprocess:
         return self.parts[0].near_copies(items)
 
     def notice(self, items: Mapping[str, object]) -> list[Finding]:
-        """Say what of some readable items, by id, the networks do not see, each for its part."""
+        """Say what of some readable items, by id, the networks do not see: once what all say, and else for whom."""
+        told: dict[Finding, list[str]] = {}
+        for name, part in zip(self.names, self.parts, strict=True):
+            for finding in part.notice(items):
+                told.setdefault(finding, []).append(name)
         return [
-            replace(finding, message=f"for {name}: {finding.message}")
-            for name, part in zip(self.names, self.parts, strict=True)
-            for finding in part.notice(items)
+            finding if len(names) == len(self.parts) else replace(finding, message=f"for {', '.join(names)}: {finding.message}")
+            for finding, names in told.items()
         ]
 
     def illustrate(self, item: object) -> dict[str, str]:
