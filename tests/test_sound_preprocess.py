@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from headstart.config import GEOMETRIES
 from headstart.errors import ArtifactError, SettingError
 from headstart.preprocess.audio import AudioPreprocess
 from headstart.preprocess.items import UnreadableItemError
@@ -122,6 +123,10 @@ def test_quiet_sounds_are_made_loud_enough_and_silence_stays():
     assert 20 * np.log10(np.sqrt(np.mean(quiet**2))) == pytest.approx(-30, abs=0.01)
     np.testing.assert_array_equal(louder.prepare((tone(), 16_000)), PREPROCESS.prepare((tone(), 16_000)))
     assert not louder.prepare((np.zeros(9_000, np.float32), 16_000)).any()
+
+
+def test_every_way_of_reading_long_sounds_is_an_option_of_fit():
+    assert set(PREPROCESS.fittings) <= set(GEOMETRIES)
 
 
 def test_windows_overlap_by_half_and_cover_the_whole():

@@ -21,7 +21,7 @@ CLASSICALS = ("auto", "none")
 # As the field's recipe for chest CT has it: two hidden layers of 512, dropout 0.3 behind each.
 HIDDEN, DROPOUT = (512, 512), 0.3
 MOST_HIDDEN = 65_536
-GEOMETRIES = ("auto", "crop", "pad", "squash", "head", "head+tail", "windows")
+GEOMETRIES = ("auto", "crop", "pad", "squash", "head", "head+tail", "windows", "spread")
 PRECISIONS = ("auto", "float32", "int8")
 _CHOICES = {
     "modality": MODALITIES,

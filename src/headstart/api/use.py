@@ -74,7 +74,8 @@ def embed(
         data: as for `fit`, or a folder or list of items without labels.
         backbone: by name.
         block: checked to exist; `table.features(block)` gives its columns.
-        geometry: crop, pad or squash of images, head, head+tail or windows of texts; 'auto' is the first, pad or head.
+        geometry: crop, pad or squash of images, head, head+tail or windows of texts, spread or head of sounds;
+            'auto' is the first.
         image_size: side in pixels, or None for the weights' own.
         progress: called with the items done, and all.
 
@@ -111,7 +112,8 @@ def embed_to_parquet(
         out: the file; appears only when it is whole.
         backbone: by name.
         block: which block's features; 'last', 'multi', or a block's name.
-        geometry: crop, pad or squash of images, head, head+tail or windows of texts; 'auto' is the first, pad or head.
+        geometry: crop, pad or squash of images, head, head+tail or windows of texts, spread or head of sounds;
+            'auto' is the first.
         image_size: side in pixels, or None for the weights' own.
         progress: called with the items done, and all.
 

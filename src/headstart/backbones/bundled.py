@@ -103,7 +103,7 @@ DEFAULTS: dict[Modality, str] = {
     "text": "all-minilm-l6-v2",
     "audio": FUSED_BY.join(SOUND_BACKBONES),
 }
-"""In the order in which they are the default for sounds, as far as they are installed; the last needs nothing."""
+"""For sounds those of them that are installed; the last needs nothing."""
 PREFIXES: dict[Modality, tuple[str, ...]] = {
     "image": ("timm:", "file:", "random:", "artifact:"),
     "text": ("hf:", "file:", "vectors:", "random:", "artifact:"),

@@ -18,7 +18,10 @@ BackboneOption = Annotated[
         help="By name, such as efficientnet-lite0 or all-minilm-l6-v2, or several as A+B; `headstart backbones` lists them."
     ),
 ]
-GeometryOption = Annotated[str, typer.Option(help="auto; of images crop, pad or squash; of texts head, head+tail or windows.")]
+GeometryOption = Annotated[
+    str,
+    typer.Option(help="auto; of images crop, pad or squash; of texts head, head+tail or windows; of sounds spread or head."),
+]
 ImageSizeOption = Annotated[int | None, typer.Option(help="Side in pixels of the network's input.")]
 ModalityOption = Annotated[str, typer.Option(help="auto, image, text or audio.")]
 TestOption = Annotated[str | None, typer.Option(metavar="PATH", help="A second source: the test split.")]
