@@ -4,7 +4,7 @@ spam     SpamAssassin's mails, near-copies on one side: all that train, and 32 l
 movies   sentences of film reviews: all that train, and 100 labels in all, mean of 10 draws
 setfit   `fit` against SetFit's own trainer with its defaults, on 8 and 16 labels a class of the film reviews
 encode   features of mails against SentenceTransformer.encode, and against the bare network on the same padded batches
-transfer adapted on film reviews, then the source for 100 labels of product reviews, against the bundled network
+transfer the model of `tuned` as the source for 100 labels of product reviews, against the bundled network
 rating   the film reviews' rating as a value, against TF-IDF and ridge by scikit-learn
 tuned    the film reviews with time to tune: what `--strategy auto` keeps
 
