@@ -216,22 +216,22 @@ def test_fewer_than_fifty_items_are_cross_validated_and_the_report_says_so(drawn
     assert summary_of(model)["counts"] == {"train": 30, "test": 0, "unreadable": 0, "duplicate_groups": 0}
     assert content["data"]["split"] == "cross-validation: only 30 samples, fewer than 50"
     assert content["evaluation"]["basis"] == (
-        "5-fold cross-validation, repeated 5 times over 30 items: an estimate, no separate test set"
+        "5-fold cross-validation, repeated 3 times over 30 items: an estimate, no separate test set"
     )
     assert set(side_of(model.folder).values()) == {"train"}
     page = (model.folder / "report.html").read_text()
-    assert "repeated 5 times" in page and "no separate test set" in page
+    assert "repeated 3 times" in page and "no separate test set" in page
     assert "cross-validation" in (model.folder / "README.md").read_text()
 
 
 def test_four_items_are_enough(drawn):
     model = solve([drawn[0], drawn[1], drawn[15], drawn[16]])
-    assert model.report.content["evaluation"]["basis"].startswith("4-fold cross-validation, repeated 5 times over 4 items")
+    assert model.report.content["evaluation"]["basis"].startswith("4-fold cross-validation, repeated 3 times over 4 items")
 
 
 def test_values_of_a_few_items_are_cross_validated(drawn):
     model = solve([(picture, float(number)) for number, (picture, _) in enumerate(drawn[:10])], task="value")
-    assert model.report.content["evaluation"]["basis"].startswith("5-fold cross-validation, repeated 5 times over 10 items")
+    assert model.report.content["evaluation"]["basis"].startswith("5-fold cross-validation, repeated 3 times over 10 items")
     with pytest.raises(DataError, match="only 2 items to learn values from"):
         solve([(drawn[0][0], 1.0), (drawn[1][0], 2.5)], task="value")
 

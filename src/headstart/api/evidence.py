@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headstart.select.trials import Trial
 
 NUM_FOLDS = 5
-MOST_REPEATS = 5
+MOST_REPEATS = 3
 # Repeats make a small sample's estimate steadier; a large one's is steady, and a repeat of it takes long.
 REPEATED_ITEMS = 500
 

@@ -8,6 +8,7 @@ row space, and an orthonormal basis keeps lengths. With N rows and D columns the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +27,8 @@ class Rotation:
     """(R,) float64, > 0: the sum of squares of each column."""
     mixing: np.ndarray
     """(R, N) where the basis is mixing @ rows, else (R, D), the basis itself."""
-    rows: np.ndarray | None
-    """(N, D): the features that were rotated, where N < D."""
+    rows: Any
+    """(N, D): the features that were rotated, where N < D, an array or a sparse one; else None."""
 
     def to_features(self, theta: np.ndarray) -> np.ndarray:
         """Carry weights (K, R) back to weights (K, D) on the features that were rotated."""
@@ -51,10 +52,7 @@ def rotate(features: np.ndarray) -> Rotation:
         for part in row_parts((width, num_rows)):
             block = features[:, part].astype(np.float64)
             gram += block @ block.T
-        values, vectors = _positive_eigenpairs(gram)
-        coordinates = vectors * np.sqrt(values)
-        mixing = (vectors / np.sqrt(values)).T
-        return Rotation(coordinates=coordinates.astype(features.dtype), energies=values, mixing=mixing, rows=features)
+        return _of_gram(gram, features)
     covariance = np.zeros((width, width))
     for part in row_parts(features.shape):
         block = features[part].astype(np.float64)
@@ -62,6 +60,26 @@ def rotate(features: np.ndarray) -> Rotation:
     values, vectors = _positive_eigenpairs(covariance)
     coordinates = features @ vectors.astype(features.dtype)
     return Rotation(coordinates=coordinates, energies=values, mixing=np.ascontiguousarray(vectors.T), rows=None)
+
+
+def rotate_sparse(features: Any) -> Rotation:  # noqa: ANN401 - scipy has no types
+    """Rotate fewer rows than columns, of which most are zeros.
+
+    Args:
+        features: (N, D) sparse array of scipy's, N < D.
+
+    Returns:
+        The rotation; its coordinates are a plain array. Costs O(N^3) time and O(N^2) memory beside the products of the rows.
+    """
+    double = features.astype(np.float64)
+    return _of_gram((double @ double.T).toarray(), features)
+
+
+def _of_gram(gram: np.ndarray, features: Any) -> Rotation:  # noqa: ANN401 - an array or a sparse one
+    values, vectors = _positive_eigenpairs(gram)
+    coordinates = vectors * np.sqrt(values)
+    mixing = (vectors / np.sqrt(values)).T
+    return Rotation(coordinates=coordinates.astype(features.dtype), energies=values, mixing=mixing, rows=features)
 
 
 def _positive_eigenpairs(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

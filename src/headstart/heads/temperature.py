@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 MAX_NEWTON = 30
+TOLERANCE = 1e-4
+"""Of the temperature's logarithm; the loss is flat there, and off by its square."""
 LOG_RANGE = 7.0
 
 
@@ -96,7 +98,7 @@ def _newton(slopes: Callable[[float], tuple[float, float]], *, scale: float) -> 
         trial = position - slope * inverse / second if second > 0 else np.inf
         if not low < trial < high:
             trial = (low + high) / 2
-        if abs(trial - position) < 1e-6:
+        if abs(trial - position) < TOLERANCE:
             break
         position = float(trial)
     return float(np.exp(-position))

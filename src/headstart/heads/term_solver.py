@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from headstart.heads.descent import Batch, Link, Solution, minimise
+from headstart.heads.rotation import Rotation, rotate_sparse
 
 PENALTIES = tuple(float(penalty) for penalty in np.geomspace(10, 0.01, 5))
 """On the sum over rows, each of squared length 2; strongest first, as they are quickest to solve in that order."""
 TOLERANCE = 1e-5
 FINAL_TOLERANCE = 1e-6
 NUMBERS_AT_ONCE = 2_000_000
+MOST_ROTATED = 1_000
+"""Rows up to which they are turned to their principal axes, which are then far fewer than the terms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +25,32 @@ class TermsProblem:
     """Rows of terms with their targets, ready for any folds and penalties."""
 
     rows: Any
-    """(N, V) sparse array by rows."""
+    """(N, V) sparse array by rows; or (N, R) in their principal axes."""
     targets: np.ndarray
     """(K, N): 0 and 1, or numbers about zero with a deviation of about 1 (identity)."""
     weights: np.ndarray
     """(N,) > 0, the weight of each row."""
     link: Link
+    rotation: Rotation | None = None
+    """The way back to the terms, where the rows are in their principal axes."""
+
+
+def pose_terms(rows: Any, targets: np.ndarray, weights: np.ndarray, *, link: Link) -> TermsProblem:  # noqa: ANN401
+    """Make a problem ready to be solved: a few rows of many terms are turned to their principal axes, once for all folds.
+
+    Args:
+        rows: (N, V) sparse array by rows.
+        targets: (K, N) as `TermsProblem` has them.
+        weights: (N,) > 0.
+        link: what the outputs are.
+
+    Returns:
+        The problem; its solutions are those of the rows as they are.
+    """
+    if len(weights) > MOST_ROTATED or rows.shape[0] >= rows.shape[1]:
+        return TermsProblem(rows=rows, targets=targets, weights=weights, link=link)
+    rotation = rotate_sparse(rows)
+    return TermsProblem(rows=rotation.coordinates, targets=targets, weights=weights, link=link, rotation=rotation)
 
 
 def held_out_term_scores(problem: TermsProblem, folds: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
@@ -68,8 +91,10 @@ def solve_terms(problem: TermsProblem, penalty: float) -> tuple[np.ndarray, np.n
     stronger = [each for each in PENALTIES if each > penalty]
     *_, solution = _path(problem, problem.weights[None], [*stronger, penalty], FINAL_TOLERANCE)
     theta = solution.theta.reshape(len(problem.targets), -1)
-    bias = theta[:, -1] - (theta[:, -1].mean() if problem.link == "softmax" else 0)
-    return np.ascontiguousarray(theta[:, :-1].T), bias
+    weight, bias = theta[:, :-1], theta[:, -1] - (theta[:, -1].mean() if problem.link == "softmax" else 0)
+    if problem.rotation is not None:
+        weight = problem.rotation.to_features(weight).astype(np.float32)
+    return np.ascontiguousarray(weight.T), bias
 
 
 def _path(problem: TermsProblem, weights: np.ndarray, penalties: Any, tolerance: float) -> Iterator[Solution]:  # noqa: ANN401
@@ -84,13 +109,18 @@ def _path(problem: TermsProblem, weights: np.ndarray, penalties: Any, tolerance:
 def _batch(problem: TermsProblem, weights: np.ndarray) -> Batch:
     from scipy import sparse
 
-    ones = sparse.csr_array(np.ones((problem.rows.shape[0], 1), np.float32))
-    rows = sparse.hstack([problem.rows.astype(np.float32), ones], format="csr")
+    ones = np.ones((problem.rows.shape[0], 1), np.float32)
+    rows: Any = problem.rows.astype(np.float32)
+    if problem.rotation is None:
+        rows = sparse.hstack([rows, sparse.csr_array(ones)], format="csr")
+        energies = np.bincount(rows.indices, weights=np.square(rows.data), minlength=rows.shape[1])
+    else:
+        rows = np.hstack([rows, ones])
+        energies = np.square(rows).sum(axis=0)
     targets = problem.targets.astype(np.float32)[None]
     if problem.link != "softmax":
         targets = np.tile(targets[0], (len(weights), 1))[:, None, :]
         weights = np.repeat(weights, len(problem.targets), axis=0)
-    energies = np.bincount(rows.indices, weights=np.square(rows.data), minlength=rows.shape[1])
     return Batch(
         rows=rows,
         energies=energies.astype(np.float32),

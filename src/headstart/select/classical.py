@@ -12,7 +12,7 @@ known, two witnesses are safer than one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from headstart.heads.descent import Link
 from headstart.heads.judge import Judge, Mark
 from headstart.heads.ridge import balanced_class_weights
 from headstart.heads.term_counts import TermCounts
-from headstart.heads.term_solver import TermsProblem, held_out_term_scores, solve_terms
+from headstart.heads.term_solver import TermsProblem, held_out_term_scores, pose_terms, solve_terms
 from headstart.heads.terms import TermsHead
 from headstart.records import Task
 from headstart.select.trial import question
@@ -132,7 +132,7 @@ def _pose(counts: TermCounts, entrants: Entrants) -> tuple[TermsProblem, Any, tu
         case "value":
             unit, link = (float(targets.mean()), float(targets.std()) or 1.0), "identity"
             targets = (targets - unit[0]) / unit[1]
-    return TermsProblem(rows=rows, targets=targets.T, weights=weights, link=link), vocabularies, unit
+    return pose_terms(rows, targets.T, weights, link=link), vocabularies, unit
 
 
 def _table(entrants: Entrants) -> np.ndarray:
@@ -148,9 +148,7 @@ def _class_weights(entrants: Entrants) -> np.ndarray:
 def _part(problem: TermsProblem, rows: np.ndarray) -> TermsProblem:
     if len(rows) == len(problem.weights):
         return problem
-    return TermsProblem(
-        rows=problem.rows[rows], targets=problem.targets[:, rows], weights=problem.weights[rows], link=problem.link
-    )
+    return replace(problem, rows=problem.rows[rows], targets=problem.targets[:, rows], weights=problem.weights[rows])
 
 
 def _best_penalty(
