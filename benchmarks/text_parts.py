@@ -39,7 +39,7 @@ WAYS = ("auto", "contrastive")
 WARMING = 1_000
 """The seed of a draw that no number is taken from."""
 FEW = 100
-TUNED_BUDGET = "45m"
+TUNED_BUDGET = "60m"
 
 
 def measure_setfit(movies: Rows, options: Any) -> dict[str, Any]:
