@@ -2,11 +2,12 @@
 
 All three answer out of fold, in the same folds. The terms and how rare they are come from all texts that train, as the scale
 of other features does: they know no label, and no text of the test split has a part in them. `both` adds the two heads'
-scores, each in its own unit, in a proportion from a short list: one number more than either side alone, which a few dozen
-labels can tell.
+scores, each in its own unit, in one proportion: the mean of a list of them, each as likely as it makes the answers out of
+fold. A few dozen labels hardly tell one proportion from the next; then the mean is near the middle, where the best one alone
+would be an accident.
 
-`both` is what stands unless one side alone is better by more than one standard error of the paired difference: where little is
-known, two witnesses are safer than one.
+`both` is what stands unless the proportion leaves one side out, or one side alone is better by more than one standard error of
+the paired difference: where little is known, two witnesses are safer than one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from headstart.records import Task
 from headstart.select.trial import question
 
 QUESTION = "features: the backbone's, words and pieces of words (terms), or both"
-SHARES = (0.5, 0.3, 0.7, 0.15, 0.85)
-"""Of the backbone's scores in `both`; of equally good ones the first counts, the most even."""
+SHARES = np.linspace(0.0, 1.0, 11)
+"""Of the backbone's scores in `both`, alike before the answers are known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,12 +175,21 @@ def _sides(judge: Judge, backbone: np.ndarray, terms: np.ndarray) -> dict[str, S
         name: Side(name=name, scores=alone[name], mark=mark, share=float(name == "backbone")) for name, mark in marks.items()
     }
     first, second = (alone[name] / _unit(judge.task, alone[name]) for name in ("backbone", "terms"))
-    mixed = [share * first + (1 - share) * second for share in SHARES]
-    mixtures = [
-        Side(name="both", scores=scores, mark=judge.mark(scores), share=share, note=f", {share:.0%} of the backbone")
-        for share, scores in zip(SHARES, mixed, strict=True)
-    ]
-    return sides | {"both": min(mixtures, key=lambda side: judge.criterion(side.mark))}
+    share = _mean_share(judge, first, second)
+    mixed = share * first + (1 - share) * second
+    both = Side(name="both", scores=mixed, mark=judge.mark(mixed), share=share, note=f", {share:.0%} of the backbone")
+    return sides | {"both": both}
+
+
+def _mean_share(judge: Judge, first: np.ndarray, second: np.ndarray) -> float:
+    """The proportion that the out-of-fold answers are for: the mean of all, each weighed by its likelihood."""
+    losses = np.array([judge.criterion(judge.mark(share * first + (1 - share) * second)) for share in SHARES])
+    count = len(first) if judge.clusters is None else int(judge.clusters.max()) + 1
+    # Of numbers with a normal error the likelihood is a power of the squared error.
+    logs = -0.5 * count * np.log(np.maximum(losses, 1e-300)) if judge.task == "value" else -count * losses
+    likelihoods = np.exp(logs - logs.max())
+    mean = likelihoods @ SHARES / likelihoods.sum()
+    return float(SHARES[np.abs(SHARES - mean).argmin()])
 
 
 def _unit(task: Task, scores: np.ndarray) -> float:
@@ -198,7 +208,10 @@ def _unit(task: Task, scores: np.ndarray) -> float:
 
 
 def _decide(judge: Judge, sides: dict[str, Side]) -> tuple[str, str]:
-    """Both together, unless one alone is better by more than one standard error of the difference."""
+    """Both together, unless one alone has all of the mixture or is better by more than one standard error of the difference."""
+    for name, share in (("terms", 0.0), ("backbone", 1.0)):
+        if sides["both"].share == share:
+            return name, f"out of fold, no mixture does better than {name} alone"
     alone = min((sides["terms"], sides["backbone"]), key=lambda side: judge.criterion(side.mark))
     gain, error = judge.compare(sides["both"].mark, alone.mark)
     told = f"{alone.name} alone against both: loss lower by {gain:.4f} ± {error:.4f}"

@@ -25,9 +25,9 @@ from headstart.tuning.rate_range import find_learning_rate
 # Folds of the gate, and the share of the rules' epochs that must fit the budget for so many; one means a single part held out.
 FOLD_CHOICES = {5: 1.0, 3: 0.25, 1: 0.0}
 HOLD_OUT_FOLDS = 5
-# Of a whole network: each epoch of the gate and of the last training together, every step some six times as long as a pass
-# forward of the compiled network.
-LEAST_PASSES_AN_EPOCH = 12.8
+# Of a whole network: each epoch of the gate and of the last training together, every step at least four times as long as a
+# pass forward of the compiled network. What lies above it is measured.
+LEAST_PASSES_AN_EPOCH = 6.4
 # Fewer items held out than this can hardly show a gain, so no time is spent on asking them.
 LEAST_HELD_OUT = 200
 
