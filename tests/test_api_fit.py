@@ -13,7 +13,8 @@ from PIL import ImageOps
 
 import headstart
 from exact import solve
-from headstart.errors import DataError, SettingError
+from headstart.api.workplace import workplace
+from headstart.errors import ArtifactError, DataError, SettingError
 from headstart.records import Dataset, Sample
 
 CLASSES = ("blobs", "checks", "rings", "stripes")
@@ -654,6 +655,18 @@ def test_what_fails_while_it_moves_into_place_puts_the_older_model_back(artifact
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["out.hs"]
     assert (out / "headstart.json").read_bytes() == before
+
+
+def test_two_fits_to_one_place_do_not_undo_each_other(drawn, tmp_path):
+    out = tmp_path / "out.hs"
+    with workplace(out, resume=False) as folder:
+        (folder / "history.csv").write_text("epoch\n")
+        with pytest.raises(ArtifactError, match=r"another fit is at work in .*out\.hs\.partial") as caught:
+            solve(drawn, out=out)
+        assert "name another --out" in str(caught.value)
+        assert (folder / "history.csv").read_text() == "epoch\n"
+    solve(drawn, out=out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.hs"]
 
 
 # The words of an option from Python

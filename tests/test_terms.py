@@ -229,6 +229,18 @@ def test_features_that_tell_all_leave_terms_that_tell_nothing_out():
     assert floor.network_alone is floor
 
 
+@pytest.mark.parametrize("task", ["single", "multi", "value"])
+def test_of_few_texts_terms_that_tell_nothing_have_no_part(task):
+    left_out = []
+    for seed in range(12):
+        table, dataset, splits, labels = make_table(task, telling=0.5, count=40, seed=seed)
+        shuffled = np.random.default_rng(seed).permutation([sample.item for sample in dataset.samples])
+        table.terms = count_terms(zip(table.ids, shuffled, strict=True))
+        told = asked(find_floor(table, dataset, splits, labels, FloorPlan(balance="none", seed=0)))
+        left_out.append(told["kept"] == "backbone")
+    assert sum(left_out) >= 9
+
+
 def test_the_contest_is_the_same_each_time_and_sees_no_test_text():
     table, dataset, splits, labels = make_table("single", telling=1.0)
     plan = FloorPlan(balance="auto", seed=3)

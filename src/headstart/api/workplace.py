@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -12,9 +13,14 @@ from typing import TYPE_CHECKING
 
 from headstart.api.adaptation import CHECKPOINTS
 from headstart.api.opening import load
-from headstart.errors import SettingError
+from headstart.errors import ArtifactError, SettingError
 from headstart.model.model import Model
 from headstart.model.place import cannot_write, check_replaceable, move_into_place
+
+try:
+    import fcntl
+except ImportError:  # Windows; there nothing warns of two fits to one place
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from headstart.language.model import LanguageModel
@@ -32,10 +38,13 @@ def workplace(out: str | Path | None, *, resume: bool) -> Iterator[Path]:
         The folder; nothing else is in it, unless the fit is resumed.
 
     Raises:
-        ArtifactError: if it cannot be written, or something else is at `out`.
+        ArtifactError: if it cannot be written, something else is at `out`, or another fit works there.
         SettingError: if there is nothing to resume.
     """
+    if out is not None:
+        _release(_claim(partial(out)))  # what lies there is nobody's any more
     folder = _open(out, resume=resume)
+    held = _claim(folder)
     try:
         yield folder
     except OSError as error:
@@ -44,6 +53,8 @@ def workplace(out: str | Path | None, *, resume: bool) -> Iterator[Path]:
     except BaseException:
         _clear_failed(folder, out)
         raise
+    finally:
+        _release(held)
 
 
 def _open(out: str | Path | None, *, resume: bool) -> Path:
@@ -64,6 +75,35 @@ def _open(out: str | Path | None, *, resume: bool) -> Path:
     except OSError as error:
         raise cannot_write(target, error) from error
     return folder
+
+
+def _claim(folder: Path) -> int | None:
+    """Hold a folder against other fits until it is released, or this process ends; None where there is no such folder.
+
+    Raises:
+        ArtifactError: if another fit holds it.
+    """
+    if fcntl is None or not folder.is_dir():
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ArtifactError(
+            f"another fit is at work in {folder}.",
+            expected="one fit at a time for each --out.",
+            mend="wait for it, or name another --out.",
+        ) from error
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _release(held: int | None) -> None:
+    if held is not None:
+        os.close(held)
 
 
 def partial(out: str | Path) -> Path:

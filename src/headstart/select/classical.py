@@ -7,7 +7,8 @@ fold. A few dozen labels hardly tell one proportion from the next; then the mean
 would be an accident.
 
 `both` is what stands unless the proportion leaves one side out, or one side alone is better by more than one standard error of
-the paired difference: where little is known, two witnesses are safer than one.
+the paired difference: where little is known, two witnesses are safer than one. But a witness must have seen something: terms
+that by themselves tell no more than how frequent the classes are, by one standard error, have no part.
 """
 
 from __future__ import annotations
@@ -209,6 +210,12 @@ def _unit(task: Task, scores: np.ndarray) -> float:
 
 def _decide(judge: Judge, sides: dict[str, Side]) -> tuple[str, str]:
     """Both together, unless one alone has all of the mixture or is better by more than one standard error of the difference."""
+    knowing, error = judge.compare(judge.mark(_ignorant(judge)), sides["terms"].mark)
+    if knowing <= error:
+        return (
+            "backbone",
+            f"the terms alone tell next to nothing: loss lower than by frequency alone by {knowing:.4f} ± {error:.4f}",
+        )
     for name, share in (("terms", 0.0), ("backbone", 1.0)):
         if sides["both"].share == share:
             return name, f"out of fold, no mixture does better than {name} alone"
@@ -216,6 +223,21 @@ def _decide(judge: Judge, sides: dict[str, Side]) -> tuple[str, str]:
     gain, error = judge.compare(sides["both"].mark, alone.mark)
     told = f"{alone.name} alone against both: loss lower by {gain:.4f} ± {error:.4f}"
     return (alone.name if gain > error else "both"), told
+
+
+def _ignorant(judge: Judge) -> np.ndarray:
+    """What is said of every text by whoever knows how frequent the classes are, or the values' mean, and nothing else."""
+    weights = judge.weights[:, None]
+    match judge.task:
+        case "single":
+            shares = (np.eye(int(judge.targets.max()) + 1)[judge.targets] * weights).mean(axis=0)
+            known = np.log(np.maximum(shares, 1e-9))
+        case "multi":
+            shares = np.clip(judge.targets.mean(axis=0), 1e-9, 1 - 1e-9)
+            known = np.log(shares / (1 - shares))
+        case "value":
+            known = judge.targets.mean(axis=0)
+    return np.tile(known, (len(judge.targets), 1))
 
 
 def _question(judge: Judge, sides: dict[str, Side], kept: str, told: str) -> dict[str, Any]:
