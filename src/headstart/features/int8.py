@@ -33,9 +33,19 @@ def quantized(prefix: Prefix) -> tuple[OnnxPrefix | None, str]:
     if not isinstance(prefix, OnnxPrefix) or path is None:
         return None, "the network runs on torch"
     made = path.with_name(NETWORK)
-    if not made.exists() and (why := _make(path, made)):
-        return None, why
-    return OnnxPrefix(prefix.spec, made, precision="int8"), ""
+    why = ""
+    if (found := _open(prefix, made)) is None:
+        why = _make(path, made)
+        found = None if why else OnnxPrefix(prefix.spec, made, precision="int8")
+    return found, why
+
+
+def _open(prefix: OnnxPrefix, made: Path) -> OnnxPrefix | None:
+    """The prefix that was made earlier; None where none was, or it was damaged since."""
+    try:
+        return OnnxPrefix(prefix.spec, made, precision="int8") if made.exists() else None
+    except Exception:  # noqa: BLE001 - each fault has a class of its own in ONNX Runtime, without a common base
+        return None
 
 
 def _make(path: Path, made: Path) -> str:
