@@ -205,7 +205,7 @@ def describe_model(report: dict[str, Any]) -> str:
         report: what report.json holds.
 
     Returns:
-        Such as "10 labels, learned from 514 images, backbone efficientnet-lite0, strategy extract".
+        Such as "10 labels, learned from 514 images, backbone efficientnet-lite0, head logistic, strategy extract".
     """
     summary = report["summary"]
     parts = []
@@ -216,6 +216,9 @@ def describe_model(report: dict[str, Any]) -> str:
         parts.append(f"learned from {train:,} {name_items(summary, train)}")
     if summary.get("backbone"):
         parts.append(f"backbone {show(summary['backbone'])}")
+    head = next((asked["kept"] for asked in report.get("choices") or () if asked.get("question") == "head"), None)
+    if head and summary.get("strategy") == "extract":
+        parts.append(f"head {show(head)}")
     if summary.get("strategy"):
         parts.append(f"strategy {show(summary['strategy'])}")
     told = ", ".join(parts)
