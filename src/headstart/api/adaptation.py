@@ -13,6 +13,7 @@ from headstart.backbones import BackboneSource
 from headstart.config import FitSettings
 from headstart.errors import MissingPackageError, TuningError
 from headstart.features import FeatureTable
+from headstart.features.clips import why_not_tuned
 from headstart.features.device import accelerator
 from headstart.features.prefix import Prefix
 from headstart.records import Dataset, Finding, Splits
@@ -101,6 +102,9 @@ def adapt(
     settings = bottom.settings
     if bottom.source.parts and settings.strategy == "auto" and settings.head != "mlp":
         return floor_kept(bottom, NOT_TUNED)
+    why_not = why_not_tuned(bottom.prefix)
+    if why_not and settings.strategy == "auto" and settings.head != "mlp":
+        return floor_kept(bottom, why_not)
     strategy = check_strategy(settings.strategy, bottom.prefix.spec.info)
     check_pairs(strategy, bottom.dataset, bottom.splits)
     if settings.resume:

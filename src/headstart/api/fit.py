@@ -27,7 +27,9 @@ from headstart.data.split import split
 from headstart.data.targets import labels_in
 from headstart.errors import SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
+from headstart.features.clips import suit_prefix, why_not_tuned
 from headstart.features.fusion import parts_of
+from headstart.features.prefix import Prefix
 from headstart.inference import blas_threads_for
 from headstart.model.model import Model
 from headstart.records import Dataset, Finding, Splits, Task
@@ -124,6 +126,8 @@ def _find_bottom(
     with clock.step("features"):
         prefix = compile_prefix(source, image_size=settings.image_size).wait()
         require_compiled(prefix)
+        prefix = suit_prefix(prefix, (sample.item for sample in dataset.samples))
+        check_tunable(settings, prefix)
         geometry = choose_geometry(prefix, dataset, geometry=settings.geometry, seed=settings.seed)
         precision = choose_precision(prefix, geometry.preprocess, dataset, precision=settings.precision, seed=settings.seed)
         prefix = precision.prefix
@@ -218,6 +222,25 @@ def check_fused(settings: FitSettings, source: BackboneSource) -> None:
             f"strategy is {settings.strategy!r}, and {source.name} is several backbones, which are not tuned.",
             expected="--strategy extract, or auto, which tunes a backbone that turns out to be better alone.",
             mend=f"--strategy auto; or name the one to tune: --backbone {source.parts[0].name}",
+        )
+
+
+def check_tunable(settings: FitSettings, prefix: Prefix) -> None:
+    """Refuse to tune a network on items on which it cannot be tuned.
+
+    Args:
+        settings: of the fit.
+        prefix: that the items go through.
+
+    Raises:
+        SettingError: if a strategy that trains the network is asked for.
+    """
+    why = " ".join({why_not_tuned(part) for part in parts_of(prefix)})
+    if why and settings.strategy not in {"auto", "extract"}:
+        raise SettingError(
+            f"strategy is {settings.strategy!r}, and {why}.",
+            expected="--strategy auto or extract; or pictures only.",
+            mend="--strategy extract; or take frames out of the clips, and keep those of one clip together by --group-column.",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -30,6 +31,34 @@ def thumbnail_data_uri(item: object, size: int = 96) -> str:
 
     decoded = decode_image(item, least_size=fitted)
     small = decoded.image.resize(fitted(*decoded.full_size), Image.Resampling.BICUBIC, box=decoded.region)
+    return _as_data_uri(small)
+
+
+def strip_data_uri(frames: Sequence[Image.Image], size: int = 96) -> str:
+    """Put small pictures of frames side by side.
+
+    Args:
+        frames: one or more of mode RGB; not modified.
+        size: the longer side of each in pixels, at least 1.
+
+    Returns:
+        A JPEG as "data:image/jpeg;base64,…".
+    """
+    small = []
+    for frame in frames:
+        small.append(frame.copy())
+        small[-1].thumbnail((size, size), Image.Resampling.BICUBIC)
+    gap = 2
+    wide = sum(picture.width for picture in small) + gap * (len(small) - 1)
+    strip = Image.new("RGB", (wide, max(picture.height for picture in small)), "white")
+    left = 0
+    for picture in small:
+        strip.paste(picture, (left, 0))
+        left += picture.width + gap
+    return _as_data_uri(strip)
+
+
+def _as_data_uri(picture: Image.Image) -> str:
     stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=80)
+    picture.save(stream, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
