@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from headstart.api.adaptation import Bottom, adapt, clear_traces
+from headstart.api.adaptation import Bottom, adapt, check_tunable, clear_traces
 from headstart.api.classical import add_terms, check_classical
 from headstart.api.content import Story, tell
 from headstart.api.evidence import gather_evidence
@@ -27,9 +27,8 @@ from headstart.data.split import split
 from headstart.data.targets import labels_in
 from headstart.errors import SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
-from headstart.features.clips import suit_prefix, why_not_tuned
+from headstart.features.clips import suit_prefix
 from headstart.features.fusion import parts_of
-from headstart.features.prefix import Prefix
 from headstart.inference import blas_threads_for
 from headstart.model.model import Model
 from headstart.records import Dataset, Finding, Splits, Task
@@ -222,25 +221,6 @@ def check_fused(settings: FitSettings, source: BackboneSource) -> None:
             f"strategy is {settings.strategy!r}, and {source.name} is several backbones, which are not tuned.",
             expected="--strategy extract, or auto, which tunes a backbone that turns out to be better alone.",
             mend=f"--strategy auto; or name the one to tune: --backbone {source.parts[0].name}",
-        )
-
-
-def check_tunable(settings: FitSettings, prefix: Prefix) -> None:
-    """Refuse to tune a network on items on which it cannot be tuned.
-
-    Args:
-        settings: of the fit.
-        prefix: that the items go through.
-
-    Raises:
-        SettingError: if a strategy that trains the network is asked for.
-    """
-    why = " ".join({why_not_tuned(part) for part in parts_of(prefix)})
-    if why and settings.strategy not in {"auto", "extract"}:
-        raise SettingError(
-            f"strategy is {settings.strategy!r}, and {why}.",
-            expected="--strategy auto or extract; or pictures only.",
-            mend="--strategy extract; or take frames out of the clips, and keep those of one clip together by --group-column.",
         )
 
 

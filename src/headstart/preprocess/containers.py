@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 AVIF_BRANDS = frozenset({b"avif", b"avis"})
 HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
@@ -33,6 +35,9 @@ _MAGIC = (
     (b"\x00\x00\x01\xba", VideoKind(name="an MPEG program stream", demuxer="mpeg")),
     (b"\x00\x00\x01\xb3", VideoKind(name="MPEG video", demuxer="mpegvideo")),
 )
+_CODECS = re.compile(rb"stsd.{12}(?P<mov>[ -~]{4})|(?P<matroska>V_[A-Z0-9/_]{2,30})|strh.{4}vids(?P<avi>[ -~]{4})", re.DOTALL)
+_SEARCHED_BYTES = 1 << 20
+"""Of a file's beginning and of its end, in which a codec's name is looked for."""
 _PACKETS = ((188, 0), (192, 4))
 """Bytes from one packet of a transport stream to the next, and where in it the mark stands."""
 
@@ -65,3 +70,16 @@ def find_video_kind(head: bytes) -> VideoKind | None:
         if head[place : place + 1] == b"\x47" == head[place + length : place + length + 1]:
             return _TS
     return None
+
+
+def find_codec(content: bytes | Path) -> str:
+    """What a file itself calls the codec of its video, such as 'xyz9'; '' where that is not found."""
+    if isinstance(content, Path):
+        with content.open("rb") as stream:
+            searched = stream.read(_SEARCHED_BYTES)
+            stream.seek(max(stream.seek(0, 2) - _SEARCHED_BYTES, 0))
+            searched += stream.read()
+    else:
+        searched = content[:_SEARCHED_BYTES] + content[-_SEARCHED_BYTES:]
+    found = _CODECS.search(searched)
+    return "" if found is None else next(name for name in found.groups() if name).decode("ascii").strip()

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from headstart.errors import MissingPackageError
-from headstart.preprocess.containers import FRAMES_EXPECTED, REENCODE, VideoKind
+from headstart.preprocess.containers import FRAMES_EXPECTED, REENCODE, VideoKind, find_codec
 from headstart.preprocess.decode import DecodedImage
 from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.modes import Color, image_to_rgb
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     import av
     from av.container import InputContainer
+    from av.video.reformatter import Interpolation
     from av.video.stream import VideoStream
 
     LeastSize = Callable[[int, int], tuple[int, int]]
@@ -152,8 +154,8 @@ def _opened(content: bytes | Path, kind: VideoKind, name: str) -> Iterator[tuple
         raise MissingPackageError("av", extra="video", purpose="reading clips") from error
     try:
         # Through a file object, and as the one format it is: no name in it can make FFmpeg open another file or address.
-        with _stream_of(content) as source, av.open(source, format=kind.demuxer) as container:
-            yield container, _find_video(container, name)
+        with _stream_of(content) as source, av.open(source, "r", format=kind.demuxer) as container:
+            yield container, _find_video(container, content, name)
     except av.FFmpegError as problem:
         told = f"is {kind.name}, but cut off or damaged inside ({problem.strerror})"
         raise UnreadableItemError(name, told, kind="truncated", expected=FRAMES_EXPECTED, mend=REENCODE) from problem
@@ -165,7 +167,7 @@ def _stream_of(content: bytes | Path) -> io.BytesIO | io.BufferedReader:
     return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
 
-def _find_video(container: InputContainer, name: str) -> VideoStream:
+def _find_video(container: InputContainer, content: bytes | Path, name: str) -> VideoStream:
     from av.stream import Disposition
 
     # The cover of a song is a stream of one picture.
@@ -181,9 +183,10 @@ def _find_video(container: InputContainer, name: str) -> VideoStream:
         )
     stream = videos[0]
     if stream.codec_context is None:
+        codec = find_codec(content)
         raise UnreadableItemError(
             name,
-            "is coded in a way that the FFmpeg of the av installed here has no decoder for",
+            f"is coded as {codec or 'something'}, for which the FFmpeg of the av installed here has no decoder",
             kind="unsupported",
             expected=FRAMES_EXPECTED,
             mend=REENCODE,
@@ -261,6 +264,14 @@ def _frames_at(
         yield found
 
 
+@cache
+def _scaling() -> Interpolation:
+    """FFmpeg's mean over areas, rounded: left to itself it cuts off, and every level comes out too low by one or two."""
+    from av.video.reformatter import Interpolation
+
+    return Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
 def _upright(
     frame: av.VideoFrame, stream: VideoStream, background: Color, least_size: LeastSize | None, name: str
 ) -> DecodedImage:
@@ -277,7 +288,7 @@ def _upright(
             wide, high = wide // 2, high // 2
     transparent = any(component.is_alpha for component in frame.format.components)
     kind = "rgba" if transparent else "rgb24"
-    scaled = frame.reformat(width=wide, height=high, format=kind, interpolation="AREA", threads=1)
+    scaled = frame.reformat(width=wide, height=high, format=kind, interpolation=_scaling(), threads=1)
     image = image_to_rgb(Image.fromarray(scaled.to_ndarray()), background=background, name=name)
     turn = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}.get(turned)
     image = image if turn is None else image.transpose(turn)
