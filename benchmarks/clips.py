@@ -2,10 +2,10 @@
 
     python benchmarks/clips.py [--quick] [--only speed accuracy]
 
-Two sets of 100 clips of 10 seconds are made once, of the same pictures: with a key frame a second, as cameras write them, and as
-x264 writes by itself, one group of pictures from beginning to end. The bare rates are of the network on as many random frames as
-were sampled: as anybody opens it (every core on one batch of 32), and in headstart's own arrangement (each core on a batch of its
-own). About 15 minutes on two cores, 10 of them to make the clips.
+Two sets of 100 clips of 10 seconds are made once, of the same pictures: with a key frame a second, as cameras write them, and
+as x264 writes by itself, one group of pictures from beginning to end. The bare rates are of the network on as many random
+frames as were sampled: as anybody opens it (every core on one batch of 32), and in headstart's own arrangement (each core on a
+batch of its own). About 15 minutes on two cores, 10 of them to make the clips.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def write_clip(path, frames, *, codec="libx264", rate=RATE, rotation=None, sound
     target = path if container_format else str(path)
     frames = list(frames)
     with av.open(target, "w", format=container_format) as container:
-        options = {"qp": "1"} if codec == "libx264" else {}
+        options = {"qp": "1", "preset": "ultrafast"} if codec == "libx264" else {}
         stream = container.add_stream(codec, rate=rate, options=options | settings)
         stream.width, stream.height = frames[0].size
         stream.pix_fmt = "yuv420p"

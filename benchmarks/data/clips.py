@@ -1,8 +1,8 @@
 """Make clips of the pictures that `stamps.py` writes: a view that wanders over a picture and comes nearer or goes away.
 
-Every clip is of one picture: some seconds long, 25 frames a second, 640x360, by x264 with its own settings where FFmpeg has it,
-else as MPEG-4. The camera moves, on a way of the clip's own, over the picture on a cloudy ground of the clip's own, and the picture
-may be cut off by the view's edge.
+Every clip is of one picture: some seconds long, 25 frames a second, 640x360, by x264 with its own settings where FFmpeg has
+it, else as MPEG-4. The camera moves, on a way of the clip's own, over the picture on a cloudy ground of its own, and the edge
+of the view may cut the picture off.
 
 Usage: python benchmarks/data/clips.py STAMPS OUT [--per-class 10] [--seconds 10]
 """

@@ -24,7 +24,7 @@ from headstart.preprocess.clip_items import find_clip_kind, read_clip
 from headstart.preprocess.decode import DecodedImage
 from headstart.preprocess.image import GOLDEN_SIDE, ImagePreprocess
 from headstart.preprocess.items import content_key, file_key, load_small
-from headstart.preprocess.thumbnail import strip_data_uri, thumbnail_data_uri
+from headstart.preprocess.thumbnail import sheet_data_uri, thumbnail_data_uri
 from headstart.records import Finding, Modality
 
 RULES = 1
@@ -211,10 +211,10 @@ class ClipPreprocess:
         return []
 
     def illustrate(self, item: object) -> dict[str, str]:
-        """A strip of some frames, or a small picture, as `thumbnail`."""
+        """Some frames on a sheet, or a small picture, as `thumbnail`."""
         if find_clip_kind(item) is None:
             return {"thumbnail": thumbnail_data_uri(item)}
-        return {"thumbnail": strip_data_uri([frame.image for frame in self._frames(item, lambda seconds: SHOWN_FRAMES)])}
+        return {"thumbnail": sheet_data_uri([frame.image for frame in self._frames(item, lambda seconds: SHOWN_FRAMES)])}
 
     def _frames(self, item: object, count_for: Callable[[float], int], *, name: str = "") -> Iterator[DecodedImage]:
         return read_clip(

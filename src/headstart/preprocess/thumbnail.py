@@ -10,6 +10,9 @@ from PIL import Image
 
 from headstart.preprocess.decode import decode_image
 
+GAP = 2
+"""Between the frames on a sheet, in pixels."""
+
 
 def thumbnail_data_uri(item: object, size: int = 96) -> str:
     """Make a small picture that can stand inside a page.
@@ -34,8 +37,8 @@ def thumbnail_data_uri(item: object, size: int = 96) -> str:
     return _as_data_uri(small)
 
 
-def strip_data_uri(frames: Sequence[Image.Image], size: int = 96) -> str:
-    """Put small pictures of frames side by side.
+def sheet_data_uri(frames: Sequence[Image.Image], size: int = 96) -> str:
+    """Put small pictures of frames side by side, two in a row.
 
     Args:
         frames: one or more of mode RGB; not modified.
@@ -48,14 +51,13 @@ def strip_data_uri(frames: Sequence[Image.Image], size: int = 96) -> str:
     for frame in frames:
         small.append(frame.copy())
         small[-1].thumbnail((size, size), Image.Resampling.BICUBIC)
-    gap = 2
-    wide = sum(picture.width for picture in small) + gap * (len(small) - 1)
-    strip = Image.new("RGB", (wide, max(picture.height for picture in small)), "white")
-    left = 0
-    for picture in small:
-        strip.paste(picture, (left, 0))
-        left += picture.width + gap
-    return _as_data_uri(strip)
+    columns = min(2, len(small))
+    wide, high = (max(side) for side in zip(*(picture.size for picture in small), strict=True))
+    rows = -(-len(small) // columns)
+    sheet = Image.new("RGB", (columns * (wide + GAP) - GAP, rows * (high + GAP) - GAP), "white")
+    for number, picture in enumerate(small):
+        sheet.paste(picture, (number % columns * (wide + GAP), number // columns * (high + GAP)))
+    return _as_data_uri(sheet)
 
 
 def _as_data_uri(picture: Image.Image) -> str:

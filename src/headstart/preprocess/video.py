@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     LeastSize = Callable[[int, int], tuple[int, int]]
 
 LEAST_SHARE, LEAST_SECONDS = 0.9, 1.0
-"""A video that ends before this share of what it declares, and by more than so much, was cut off."""
+"""A video that ends before this share of the length it declares was cut off; where that is the whole file's, by so much at least."""
 MANY_FRAMES = 16
 """In a part, from which on frames that no other refers to are passed over."""
 
@@ -208,33 +208,29 @@ def _check_size(stream: VideoStream, max_pixels: int, name: str) -> None:
 
 
 def _read_timeline(container: InputContainer, stream: VideoStream, name: str) -> Timeline:
-    """Go through all packets; of the other streams only where nothing else tells whether the file is whole."""
-    declared = stream.frames
-    shown, keys, last = [], [], 0.0
-    for packet in container.demux(*([stream] if declared else [])):
+    """Go through all packets: of the video alone where it declares a length of its own, else of all that is in the file."""
+    of_its_own = bool(stream.frames and stream.duration)
+    shown, keys, ends = [], [], [0.0]
+    for packet in container.demux(*([stream] if of_its_own else [])):
         time = packet.pts if packet.pts is not None else packet.dts
-        if time is None:  # what ends the stream
+        if time is None:  # what ends a stream
             continue
-        last = max(last, float(time * packet.time_base))
+        ends.append(float((time + (packet.duration or 0)) * packet.time_base))
         if packet.stream_index != stream.index:
             continue
         shown.append(time)
         if packet.is_keyframe:
             keys.append(time)
+    tick_seconds = float(stream.time_base or 1)
+    declared = stream.duration * tick_seconds if of_its_own else (container.duration or 0) / 1e6
+    found = max(ends) - (min(shown, default=0) * tick_seconds if of_its_own else (container.start_time or 0) / 1e6)
+    if found < LEAST_SHARE * declared and (of_its_own or found < declared - LEAST_SECONDS):
+        told = f"is cut off: it declares {declared:.1f} seconds, and {max(found, 0):.1f} are there"
+        raise UnreadableItemError(name, told, kind="truncated", expected=FRAMES_EXPECTED, mend=REENCODE)
     if not shown or not keys:
         told = "holds no frame" if not shown else "holds no frame that can be decoded by itself"
-        raise UnreadableItemError(name, told, kind="truncated" if declared else "empty", expected=FRAMES_EXPECTED)
-    timeline = Timeline(shown=tuple(sorted(shown)), keys=tuple(sorted(keys)), tick_seconds=float(stream.time_base or 1))
-    if declared:
-        cut_off = len(shown) < LEAST_SHARE * declared
-        told = f"it declares {declared:,} frames and holds {len(shown):,}"
-    else:
-        wanted = (container.duration or 0) / 1e6
-        cut_off = last < LEAST_SHARE * wanted and last < wanted - LEAST_SECONDS
-        told = f"it declares {wanted:.1f} seconds and holds {last:.1f}"
-    if cut_off:
-        raise UnreadableItemError(name, f"is cut off: {told}", kind="truncated", expected=FRAMES_EXPECTED, mend=REENCODE)
-    return timeline
+        raise UnreadableItemError(name, told, kind="empty", expected=FRAMES_EXPECTED)
+    return Timeline(shown=tuple(sorted(shown)), keys=tuple(sorted(keys)), tick_seconds=tick_seconds)
 
 
 def _frames_at(
