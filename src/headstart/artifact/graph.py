@@ -31,7 +31,7 @@ class Answer:
     """Which runs of those features the head takes, in order."""
     flips: bool
     """Whether the features of the mirrored picture are averaged in."""
-    clips: bool
+    clips: bool = False
     """Whether the inputs are clips of frames, and the prefixes take pictures."""
     head: Head
     temperatures: np.ndarray

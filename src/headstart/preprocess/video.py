@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     LeastSize = Callable[[int, int], tuple[int, int]]
 
 LEAST_SHARE, LEAST_SECONDS = 0.9, 1.0
-"""A video that ends before this share of the length it declares was cut off; where that is the whole file's, by so much at least."""
+"""A video that ends before this share of the length it declares was cut off; if that is the whole file's, so long before."""
 MANY_FRAMES = 16
 """In a part, from which on frames that no other refers to are passed over."""
 
