@@ -39,8 +39,6 @@ PARTS = ("speed", "accuracy")
 SETS: dict[str, dict[str, str]] = {"a key frame a second": {"g": "25"}, "one group of pictures": {}}
 CODEC = "libx264" if "libx264" in av.codecs_available else "mpeg4"
 NUM_STAGED = 20
-NUM_FOLDS = 5
-SHORT_SECONDS = 3.0
 
 
 def main() -> None:
@@ -66,10 +64,10 @@ def main() -> None:
 
 def measure_speed(stamps: Path, *, quick: bool) -> dict[str, Any]:
     """Rates of the three sides for each set, in turn, and the stages of ours."""
-    per_class, seconds, repeats = (1, 10.0, 1) if quick else (10, 10.0, 5)
+    per_class, seconds, repeats = (1, 4.0, 1) if quick else (10, 10.0, 5)
     found = {}
     for name, settings in SETS.items():
-        folder = measure.WORK / f"clips-{name.replace(' ', '-')}"
+        folder = measure.WORK / f"clips-{seconds:g}-seconds-{name.replace(' ', '-')}"
         say(f"clips with {name}")
         paths = write_clips(stamps, folder, per_class=per_class, seconds=seconds, settings=settings)
         pictures = compile_prefix(locate("auto")).wait()
@@ -145,10 +143,9 @@ def milliseconds(job: Callable[[], object], num_items: int, repeats: int = 3) ->
 
 def measure_accuracy(stamps: Path, scratch: Path, *, quick: bool) -> dict[str, Any]:
     """Models of clips, asked about clips and about a frame of each, and models of a frame each: the same folds for all."""
-    per_class, num_folds = (6, 2) if quick else (20, NUM_FOLDS)
-    folder = measure.WORK / "clips-short"
+    per_class, seconds, num_folds = (4, 1.0, 2) if quick else (20, 3.0, 5)
     say("short clips")
-    paths = write_clips(stamps, folder, per_class=per_class, seconds=SHORT_SECONDS)
+    paths = write_clips(stamps, measure.WORK / f"clips-{seconds:g}-seconds", per_class=per_class, seconds=seconds)
     frames = [write_middle_frame(path) for path in paths]
     found: dict[str, list[float]] = {"clips": [], "clips_asked_by_one_frame": [], "single_frames": []}
     for fold in range(num_folds):
@@ -169,7 +166,7 @@ def measure_accuracy(stamps: Path, scratch: Path, *, quick: bool) -> dict[str, A
         found["clips_asked_by_one_frame"].append(right / len(asked))
         say(f"fold {fold + 1}: " + ", ".join(f"{name} {values[-1]:.3f}" for name, values in found.items()))
     means = {name: {"mean": statistics.mean(values), "folds": values} for name, values in found.items()}
-    return {"clips": len(paths), "seconds": SHORT_SECONDS, "accuracy": means}
+    return {"clips": len(paths), "seconds": seconds, "accuracy": means}
 
 
 def write_middle_frame(path: Path) -> Path:

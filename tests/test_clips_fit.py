@@ -6,19 +6,25 @@ import json
 import numpy as np
 import onnxruntime
 import pytest
+import timm
 from PIL import Image
+from safetensors.torch import save_file
 
 import headstart
 from clip_files import counting, wander, write_clip
 from commands import run, run_here
+from headstart.artifact.graph import Answer, assemble
 from headstart.backbones import locate
 from headstart.backbones.catalog import find_source
 from headstart.data.rows import ReadOptions
 from headstart.data.source import read, read_with_findings
 from headstart.errors import BackboneError, DataError, SettingError
-from headstart.features import extract
+from headstart.features import compile_prefix, extract
 from headstart.features.clips import ClipPrefix, suit_prefix
 from headstart.features.extract import FLIPPED, PLAIN
+from headstart.heads.linear import LinearHead
+from headstart.inference import open_session
+from headstart.preprocess.fusion import named_arrays
 from headstart.records import Sample
 
 LABELS = ("checks", "rings")
@@ -65,8 +71,8 @@ def test_a_folder_of_clips_and_pictures_becomes_a_model_with_evidence(fitted):
     assert summary["counts"]["unreadable"] == 1 and summary["test"]["accuracy"] > 0.7
     assert "not tuned on clips" in summary["gate"]["reason"]
     assert report["preprocess"]["kind"] == "clip" and report["preprocess"]["least_frames"] == 8
-    unreadable = [finding for finding in report["data"]["findings"] if finding["kind"] == "unreadable"]
-    assert unreadable[0]["items"] == ["rings/broken.mp4"] and "cut off" in unreadable[0]["message"]
+    (unreadable,) = [finding for finding in report["data"]["findings"] if "rings/broken.mp4" in finding["items"]]
+    assert unreadable["kind"] == "truncated" and "cut off" in unreadable["message"]
     page = (fitted / "report.html").read_text(encoding="utf-8")
     assert "least_frames" in page or "least frames" in page
 
@@ -128,8 +134,7 @@ def test_missing_av_is_told_with_the_command(fitted, clips, tmp_path):
 
 
 def test_evaluate_and_export_take_clips(fitted, clips, tmp_path):
-    score = headstart.evaluate(fitted, clips)
-    assert score.evaluation.metrics["accuracy"] > 0.7
+    assert headstart.evaluate(fitted, clips).metrics["accuracy"] > 0.7
     headstart.export(fitted, tmp_path / "clips.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "clips.onnx")
     assert [given.name for given in session.get_inputs()] == ["frames"]
@@ -164,7 +169,8 @@ def test_mirrored_clips_are_mirrored_frame_by_frame(clip_prefix, draw):
     samples = [Sample(id="as it is", item=frames), Sample(id="mirrored", item=frames[:, :, ::-1].copy())]
     table = extract(clip_prefix, clip_prefix.spec.preprocess, samples, views=(PLAIN, FLIPPED))
     as_is, mirrored = table.vectors
-    assert np.allclose(as_is[0], mirrored[1], atol=1e-3) and np.allclose(as_is[1], mirrored[0], atol=1e-3)
+    same = np.abs(as_is - mirrored[::-1]).mean()
+    assert same < 0.1 * np.abs(as_is - mirrored).mean()
 
 
 def test_known_clips_are_not_decoded_again(clip_prefix, clips, empty_cache):
@@ -175,12 +181,39 @@ def test_known_clips_are_not_decoded_again(clip_prefix, clips, empty_cache):
     assert np.array_equal(first.vectors, again.vectors)
 
 
-def test_several_backbones_take_clips(clips, draw, tmp_path):
-    out = tmp_path / "both.hs"
-    headstart.fit(clips, out=out, backbone="efficientnet-lite0+random:resnet10t", strategy="extract", image_size=64)
-    model = headstart.load(out)
-    (found,) = model.predict(clips / "rings" / "0.mp4")
-    assert found.label in LABELS
+@pytest.fixture
+def nets(tmp_path, compiling_here):
+    """Two tiny image backbones as one, by name."""
+    names = ("test_resnet", "test_efficientnet")
+    for name in names:
+        save_file(timm.create_model(name).state_dict(), tmp_path / f"{name}.safetensors")
+    return "+".join(f"file:{tmp_path / name}.safetensors#{name}" for name in names)
+
+
+def test_several_backbones_take_clips(nets, clips):
+    """The saved network, an input of frames for each, answers as the head on their features did."""
+    pictures = compile_prefix(locate(nets), image_size=64).wait()
+    prefix = suit_prefix(pictures, [clips / "rings" / "0.mp4"])
+    assert [type(part) for part in prefix.parts] == [ClipPrefix, ClipPrefix]
+    recipe = prefix.spec.preprocess
+    batch = recipe.collate([recipe.prepare(clips / "rings" / name) for name in ("0.mp4", "still.png")])
+    features = prefix(batch)
+    weight = np.random.default_rng(0).normal(size=(2, prefix.spec.width)).astype(np.float32)
+    answer = Answer(
+        width=prefix.spec.width,
+        inputs=("frames.1", "frames.2"),
+        columns=(slice(0, prefix.spec.width),),
+        flips=True,
+        clips=True,
+        head=LinearHead(kind="ridge", weight=weight, bias=np.zeros(2, np.float32)),
+        temperatures=np.ones(2),
+        task="multi",
+    )
+    session = open_session(assemble([part.model_path for part in prefix.parts], answer), num_threads=1)
+    found = session.run(None, named_arrays(recipe.input_name, recipe, batch))[0]
+    mirrored = prefix(tuple(part[..., ::-1].copy() for part in batch))
+    expected = 1 / (1 + np.exp(-((features + mirrored) / 2) @ weight.T))
+    assert np.allclose(found, expected, atol=1e-4)
 
 
 def test_a_model_of_clips_is_a_source_for_another(fitted):
@@ -204,7 +237,9 @@ def test_near_copies_of_a_clip_stay_together(draw, tmp_path, prefix):
         for number in range(12):
             write_clip(folder / label / f"{number}.mp4", wander(draw(label, number), 16, seed=number))
     frames = list(wander(draw("rings", 3), 16, seed=3))
-    write_clip(folder / "rings" / "again.webm", [f.resize((128, 96)) for f in frames], codec="libvpx-vp9", rate=15)
+    write_clip(
+        folder / "rings" / "again.webm", [f.resize((128, 96)) for f in frames], codec="libvpx-vp9", rate=15, crf="15", b="0"
+    )
     write_clip(folder / "rings" / "shorter.mp4", frames[1:])
     found = [finding for finding in headstart.check(folder) if finding.kind == "near_duplicate"]
     together = {item for finding in found for item in finding.items}
