@@ -30,7 +30,7 @@ RESULTS = HERE / "results"
 WORK = Path(os.environ.get("HEADSTART_BENCHMARK_WORK") or ROOT / "build" / "benchmarks").absolute()
 HEADSTART = Path(sys.executable).parent / "headstart"
 
-IMAGES = ("pillow", "torchvision", "timm")
+IMAGES = ("pillow", "av", "torchvision", "timm")
 TEXTS = ("tokenizers", "transformers", "sentence-transformers", "setfit")
 PACKAGES = ("headstart", "numpy", "onnxruntime", "lmdb", "scikit-learn", "onnx", "torch", *IMAGES, *TEXTS)
 # Settings of whoever starts the benchmarks that would make the libraries under them behave otherwise than for a user.

@@ -1,6 +1,5 @@
 """Text encoders, whole and cut: the parts together give what the whole gives, compiled or not, whatever the padding."""
 
-import importlib
 import json
 
 import numpy as np
@@ -16,6 +15,7 @@ from headstart.errors import BackboneError
 from headstart.features.export import export
 from headstart.features.lengths import PaddedPrefix, longest_length
 from headstart.features.prefix import STATE
+from headstart.preprocess import batches
 from headstart.preprocess.text import PADDING
 from headstart.records import Sample
 from headstart.tuning.network import parameters_by_block
@@ -261,10 +261,9 @@ def test_tokenizer_model_is_the_saved_one(opened):
 
 
 def test_long_texts_share_a_call_with_fewer(monkeypatch, opened):
-    extract_module = importlib.import_module("headstart.features.extract")  # the package has a function of this name
-    monkeypatch.setattr(extract_module, "MOST_TOGETHER", 40)
+    monkeypatch.setattr(batches, "MOST_TOGETHER", 40)
     preprocess = opened("bert", max_tokens=20).preprocess
     lengths = [1, 2, 3, 4, 10, 11, 12, 14, 50, 60]
     samples = [Sample(id=str(number), item="a" * length) for number, length in enumerate(lengths)]
-    batches = list(extract_module.in_batches(samples, 4, preprocess))
-    assert [[len(sample.item) for sample in few] for few in batches] == [[1, 2, 3, 4], [10, 11, 12], [14], [50], [60]]
+    found = batches.in_batches(samples, 4, lambda sample: preprocess.size(sample.item))
+    assert [[len(sample.item) for sample in few] for few in found] == [[1, 2, 3, 4], [10, 11, 12], [14], [50], [60]]

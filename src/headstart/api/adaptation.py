@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.backbones import BackboneSource
 from headstart.config import FitSettings
-from headstart.errors import MissingPackageError, TuningError
+from headstart.errors import MissingPackageError, SettingError, TuningError
 from headstart.features import FeatureTable
+from headstart.features.clips import why_not_tuned
 from headstart.features.device import accelerator
+from headstart.features.fusion import parts_of
 from headstart.features.prefix import Prefix
 from headstart.records import Dataset, Finding, Splits
 from headstart.select.floor import Floor, FloorPlan
@@ -101,6 +103,9 @@ def adapt(
     settings = bottom.settings
     if bottom.source.parts and settings.strategy == "auto" and settings.head != "mlp":
         return floor_kept(bottom, NOT_TUNED)
+    why_not = why_not_tuned(bottom.prefix)
+    if why_not and settings.strategy == "auto" and settings.head != "mlp":
+        return floor_kept(bottom, why_not)
     strategy = check_strategy(settings.strategy, bottom.prefix.spec.info)
     check_pairs(strategy, bottom.dataset, bottom.splits)
     if settings.resume:
@@ -126,6 +131,25 @@ def adapt(
 
     attempts = Attempts(bottom, folder, facts, callbacks=callbacks, progress=progress)
     return attempts.as_asked(strategy) if strategy != "auto" else attempts.in_turn(proposed)
+
+
+def check_tunable(settings: FitSettings, prefix: Prefix) -> None:
+    """Refuse to tune a network on items on which it cannot be tuned.
+
+    Args:
+        settings: of the fit.
+        prefix: that the items go through.
+
+    Raises:
+        SettingError: if a strategy that trains the network is asked for.
+    """
+    why = " ".join({why_not_tuned(part) for part in parts_of(prefix)})
+    if why and settings.strategy not in {"auto", "extract"}:
+        raise SettingError(
+            f"strategy is {settings.strategy!r}, and {why}.",
+            expected="--strategy auto or extract; or pictures only.",
+            mend="--strategy extract; or take frames out of the clips, and keep those of one clip together by --group-column.",
+        )
 
 
 def _with_hidden_head(

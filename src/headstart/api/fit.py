@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from headstart.api.adaptation import Bottom, adapt, clear_traces
+from headstart.api.adaptation import Bottom, adapt, check_tunable, clear_traces
 from headstart.api.classical import add_terms, check_classical
 from headstart.api.content import Story, tell
 from headstart.api.evidence import gather_evidence
@@ -27,6 +27,7 @@ from headstart.data.split import split
 from headstart.data.targets import labels_in
 from headstart.errors import SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
+from headstart.features.clips import suit_prefix
 from headstart.features.fusion import parts_of
 from headstart.inference import blas_threads_for
 from headstart.model.model import Model
@@ -124,6 +125,8 @@ def _find_bottom(
     with clock.step("features"):
         prefix = compile_prefix(source, image_size=settings.image_size).wait()
         require_compiled(prefix)
+        prefix = suit_prefix(prefix, (sample.item for sample in dataset.samples))
+        check_tunable(settings, prefix)
         geometry = choose_geometry(prefix, dataset, geometry=settings.geometry, seed=settings.seed)
         precision = choose_precision(prefix, geometry.preprocess, dataset, precision=settings.precision, seed=settings.seed)
         prefix = precision.prefix

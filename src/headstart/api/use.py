@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from headstart.data.rows import ReadOptions
 from headstart.data.source import read_with_findings
 from headstart.errors import MissingPackageError, SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
+from headstart.features.clips import suit_prefix
 from headstart.features.prefix import Prefix
 from headstart.model.items import unreadable_error
 from headstart.preprocess.recipe import Preprocess
-from headstart.records import Finding, Sample
+from headstart.records import Finding, Modality, Sample
 from headstart.report.page import render_report
 
 Progress = Callable[[int, int], None]
@@ -54,7 +55,7 @@ def check(
     """
     reading = read_with_findings(data, ReadOptions(**options), test=test)
     dataset = reading.dataset
-    prefix = compile_prefix(locate(backbone, modality=dataset.modality)).wait()
+    prefix = _prefix_for(dataset.samples, dataset.modality, backbone)
     table = extract(prefix, _fitted(prefix), dataset.samples, progress=progress)
     return check_dataset(dataset, table, near_duplicates(table, dataset), reading.findings)
 
@@ -87,7 +88,7 @@ def embed(
         SettingError: if there is no such block.
     """
     samples, modality = gather(data, backbone)
-    prefix = compile_prefix(locate(backbone, modality=modality), image_size=image_size).wait()
+    prefix = _prefix_for(samples, modality, backbone, image_size)
     prefix.spec.runs(block)
     table = extract(prefix, _fitted(prefix, geometry), samples, progress=progress)
     if not table.ids:
@@ -137,7 +138,7 @@ def embed_to_parquet(
             mend=f"--out {Path(out).with_suffix('.parquet')}",
         )
     samples, modality = gather(data, backbone)
-    prefix = compile_prefix(locate(backbone, modality=modality), image_size=image_size).wait()
+    prefix = _prefix_for(samples, modality, backbone, image_size)
     width, preprocess = sum(prefix.spec.widths(block)), _fitted(prefix, geometry)
     schema = pyarrow.schema(
         [
@@ -194,6 +195,12 @@ def rewrite_report(artifact: str | Path) -> Path:
         page = render_report(load(folder).report.content)
     replace_file(folder, "report.html", page.encode())
     return folder / "report.html"
+
+
+def _prefix_for(samples: Sequence[Sample], modality: Modality, backbone: str, image_size: int | None = None) -> Prefix:
+    """A backbone by name, compiled, as these samples need it."""
+    prefix = compile_prefix(locate(backbone, modality=modality), image_size=image_size).wait()
+    return suit_prefix(prefix, (sample.item for sample in samples))
 
 
 def _fitted(prefix: Prefix, fitting: str = "auto") -> Preprocess:

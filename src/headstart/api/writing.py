@@ -118,6 +118,7 @@ def _network(story: Story) -> bytes:
         inputs=array_names(spec.preprocess.input_name, spec.preprocess),
         columns=spec.runs(floor.block),
         flips=FLIPPED in kept.table.views,
+        clips="frames" in spec.preprocess.free_axes.values(),
         head=floor.head,
         temperatures=floor.calibration.temperatures,
         task=story.dataset.task,

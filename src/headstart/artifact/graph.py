@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from headstart.artifact.clips import take_clips
 from headstart.artifact.joining import join_networks
 from headstart.heads.mlp import Head, dense_layers
 from headstart.model.terms import TERMS_INPUT
@@ -30,6 +31,8 @@ class Answer:
     """Which runs of those features the head takes, in order."""
     flips: bool
     """Whether the features of the mirrored picture are averaged in."""
+    clips: bool = False
+    """Whether the inputs are clips of frames, and the prefixes take pictures."""
     head: Head
     temperatures: np.ndarray
     """(K,) float64."""
@@ -50,7 +53,7 @@ def assemble(prefix_paths: Sequence[Path], answer: Answer) -> bytes:
         label (multi), or the value (value). With terms there is one more input, `terms_scores` (B, K) float32, already
         divided by the temperatures, that is added before the last activation.
     """
-    networks = [onnx.load(path) for path in prefix_paths]
+    networks = [take_clips(onnx.load(path)) if answer.clips else onnx.load(path) for path in prefix_paths]
     model = networks[0] if len(networks) == 1 else join_networks(networks, answer.inputs)
     graph = model.graph
     constants: dict[str, np.ndarray] = {}
@@ -116,7 +119,7 @@ def _head(answer: Answer) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
 def _averaging_flips(
     graph: onnx.GraphProto, answer: Answer
 ) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto], dict[str, np.ndarray]]:
-    """Steps that put the mirrored pictures behind the pictures, and that average the two halves of the features."""
+    """Steps that put the mirrored pictures or clips behind the others, and that average the two halves of the features."""
     for node in graph.node:
         for position, name in enumerate(node.input):
             if name in answer.inputs:
@@ -124,7 +127,7 @@ def _averaging_flips(
     constants = {
         "flip.start": np.array([-1], np.int64),
         "flip.stop": np.array([np.iinfo(np.int64).min], np.int64),
-        "flip.axis": np.array([3], np.int64),
+        "flip.axis": np.array([-1], np.int64),
         "flip.step": np.array([-1], np.int64),
         "flip.shape": np.array([2, -1, answer.width], np.int64),
         "flip.views": np.array([0], np.int64),

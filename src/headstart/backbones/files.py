@@ -211,7 +211,7 @@ def read_saved(name: str, folder: Path) -> SavedBackbone:
             # A model whose backbone had no tuning before it needs no second checksum.
             base_sha256=str(backbone.get("base_sha256") or ("" if backbone.get("base") else backbone["sha256"])),
             modality=str(told["modality"]),
-            image_size=int(told["preprocess"]["image_size"]) if "image_size" in told["preprocess"] else None,
+            image_size=_image_size(told["preprocess"]),
             changes_path=folder / CHANGES if CHANGES in files else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -263,3 +263,9 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _image_size(preprocess: dict[str, dict]) -> int | None:
+    """The side of the network's input, where it takes pictures, or frames prepared as pictures."""
+    size = preprocess.get("picture", preprocess).get("image_size")
+    return None if size is None else int(size)

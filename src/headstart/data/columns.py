@@ -254,7 +254,7 @@ def _find_kind(items: Sequence[Any], column: str, requested: str, where: str) ->
         types = sorted({type(item).__name__ for item in items if item is not None})
         raise DataError(
             f"the items of {where} are of types that do not make one modality: {', '.join(types)}.",
-            expected="all paths, all texts, all images (bytes, PIL images, arrays (H, W[, C])) or all sounds.",
+            expected="all paths, all texts, all images (bytes, PIL images, arrays (H, W[, C]) or (F, H, W, C)) or all sounds.",
             mend="convert the items to one of these.",
         )
     (kind,) = kinds

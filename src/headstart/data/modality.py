@@ -15,6 +15,8 @@ from headstart.records import Modality
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .heic .heif .avif".split()
 )
+CLIP_SUFFIXES = frozenset(".mp4 .m4v .mov .qt .mkv .webm .avi .mpg .mpeg .mts .m2ts .wmv .asf .flv .ogv .3gp .3g2".split())
+"""Of videos, which are images, too: several of them, one after the other."""
 TEXT_SUFFIXES = frozenset(".txt .text .md .rst .eml .html .htm".split())
 AUDIO_SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .m4a .aac .aif .aiff .au".split())
 
@@ -32,7 +34,7 @@ _CONTAINERS = {(b"RIFF", b"WAVE"), (b"RF64", b"WAVE"), (b"FORM", b"AIFF"), (b"FO
 def modality_of_name(name: str) -> Modality | None:
     """The modality a file name's suffix stands for, or None."""
     suffix = PurePath(name).suffix.casefold()
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in IMAGE_SUFFIXES | CLIP_SUFFIXES:
         return "image"
     if suffix in TEXT_SUFFIXES:
         return "text"
@@ -40,7 +42,7 @@ def modality_of_name(name: str) -> Modality | None:
 
 
 def modality_of_value(value: Any) -> Modality | None:  # noqa: ANN401 - an item is of any type
-    """The modality of an item in memory: PIL images, encoded bytes, pixel arrays (H, W[, C]), waveforms (T,).
+    """The modality of an item in memory: PIL images, encoded bytes, arrays (H, W[, C]) or (F, H, W, C), waveforms (T,).
 
     A waveform may stand with its rate: (samples, rate), or {"array", "sampling_rate"}.
 
@@ -55,7 +57,7 @@ def modality_of_value(value: Any) -> Modality | None:  # noqa: ANN401 - an item 
         is_audio = value.startswith(_AUDIO_MAGIC) or (value[:4], value[8:12]) in _CONTAINERS
         return "audio" if is_audio else "image"
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return "audio" if value.ndim == 1 else "image" if value.ndim in (2, 3) else None
+        return "audio" if value.ndim == 1 else "image" if value.ndim in (2, 3, 4) else None
     is_pil = any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
     return "image" if is_pil else None
 
@@ -93,19 +95,25 @@ def choose_modality(names: list[str], requested: str, *, where: str) -> Modality
         counts["text"] -= sides
     if not counts.total():
         raise DataError(
-            f"no image, text or audio file in {where}: found {_tell_suffixes(names)}.",
-            expected="files with a usual suffix, such as .jpg .png .webp, .txt .md, .wav .flac .mp3.",
+            f"no image, clip, text or audio file in {where}: found {_tell_suffixes(names)}.",
+            expected="files with a usual suffix, such as .jpg .png .webp, .mp4 .webm, .txt .md, .wav .flac .mp3.",
             mend="convert the files to one of these formats, or point at the folder that holds them.",
         )
     (majority, number), *_ = counts.most_common()
     if counts.total() - number > MAX_STRAY_SHARE * counts.total():
-        told = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common() if count)
+        told = ", ".join(_tell_kind(kind, count, names) for kind, count in counts.most_common() if count)
         raise DataError(
             f"{where} mixes files of different kinds: {told}.",
-            expected="items of one modality: all images, all texts, or all sounds.",
+            expected="items of one modality: all images (pictures or clips), all texts, or all sounds.",
             mend=f"pass --modality {majority} to use only those files, or move the others away.",
         )
     return majority
+
+
+def _tell_kind(kind: Modality, count: int, names: list[str]) -> str:
+    """Count the files of a kind, and how many of the images are clips."""
+    clips = sum(PurePath(name).suffix.casefold() in CLIP_SUFFIXES for name in names) if kind == "image" else 0
+    return f"{count:,} {kind}" + (f" ({clips:,} of them clips)" if clips else "")
 
 
 def _tell_suffixes(names: list[str]) -> str:
@@ -113,4 +121,4 @@ def _tell_suffixes(names: list[str]) -> str:
     return name_some([f"{count:,} × {suffix}" for suffix, count in counts.most_common()]) or "no files at all"
 
 
-_SUFFIXES = {"image": IMAGE_SUFFIXES, "text": TEXT_SUFFIXES, "audio": AUDIO_SUFFIXES}
+_SUFFIXES = {"image": IMAGE_SUFFIXES | CLIP_SUFFIXES, "text": TEXT_SUFFIXES, "audio": AUDIO_SUFFIXES}

@@ -23,6 +23,7 @@ from headstart.features.prefix import Prefix
 from headstart.features.store import FeatureStore, store_key
 from headstart.features.table import FeatureTable
 from headstart.inference import ordered_map
+from headstart.preprocess.batches import in_batches
 from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Sample
@@ -31,10 +32,6 @@ from headstart.records import Sample
 PLAIN, FLIPPED = "", "flip"
 # Failures of these kinds lie in the item's content, so they are remembered with it; others may pass.
 LASTING = frozenset({"unreadable", "truncated", "zero_size", "bomb", "empty"})
-
-# Of the sizes that `preprocess.size` tells, in one call: two or three texts of 256 tokens, which then stay in the processor's
-# cache (MiniLM-L6, one core: 13 such texts a second by one or two, 11 by 8, 10 by 24).
-MOST_TOGETHER = 3_000
 
 Progress = Callable[[int, int], None]
 """Called with the number of items done and of all."""
@@ -179,31 +176,13 @@ def extract_batches(
     def work(few: list[Sample]) -> Batch:
         return _extract_few(task, few)
 
-    few_at_once = in_batches(samples, prefix.batch_size, preprocess)
+    few_at_once = in_batches(samples, prefix.batch_size, lambda sample: preprocess.size(sample.item))
     for batch in ordered_map(work, few_at_once, num_workers=prefix.num_workers):
         if batch.fresh:
             store.put_many([key for key, _ in batch.fresh], np.stack([value for _, value in batch.fresh]))
         for key, kind, reason in batch.fresh_failures:
             store.put_failure(key, kind, reason)
         yield batch
-
-
-def in_batches(samples: Iterable[Sample], most: int, preprocess: Preprocess) -> Iterator[list[Sample]]:
-    """At most so many items at a time, and of long ones fewer: a batch is as long as its longest item times their number."""
-    few: list[Sample] = []
-    longest = 0
-    for sample in samples:
-        size = preprocess.size(sample.item)
-        if few and max(longest, size) * (len(few) + 1) > MOST_TOGETHER:
-            yield few
-            few, longest = [], 0
-        few.append(sample)
-        longest = max(longest, size)
-        if len(few) == most:
-            yield few
-            few, longest = [], 0
-    if few:
-        yield few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +260,7 @@ def _seen(task: _Task, prepared: np.ndarray, digest: bytes, view: str) -> np.nda
     if view == PLAIN:
         return prepared
     if view == FLIPPED:
-        return prepared[:, ::-1]
+        return prepared[..., ::-1, :]
     if task.augment is None:
         raise ValueError(f"nothing makes the view {view!r}")
     return task.augment(prepared, digest, view)

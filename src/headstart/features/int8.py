@@ -14,6 +14,7 @@ import onnxruntime
 
 from headstart import runtime
 from headstart.errors import CacheError
+from headstart.features.clips import ClipPrefix
 from headstart.features.prefix import OnnxPrefix, Prefix
 
 NETWORK, TOLD = "int8.onnx", "int8.json"
@@ -30,6 +31,8 @@ def quantized(prefix: Prefix) -> tuple[OnnxPrefix | None, str]:
         Another prefix with the same layout, None where there is none; and then why not.
     """
     path = prefix.model_path
+    if isinstance(prefix, ClipPrefix):
+        return None, "frames of clips are computed in float32"
     if not isinstance(prefix, OnnxPrefix) or path is None:
         return None, "the network runs on torch"
     made = path.with_name(NETWORK)

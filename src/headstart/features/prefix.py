@@ -163,7 +163,7 @@ class OnnxPrefix:
     Each call runs on the thread that makes it. Calls side by side, one for each core, outrun one call that splits every
     layer over the cores (measured with EfficientNet-lite0 on two cores: 195 against 135 to 174 images a second), and
     leave no gap in which a core waits for decoding. Sentences too go best four or eight at a time (MiniLM-L6, one core: 130
-    texts of 27 tokens a second by 4 or 8, 95 by 64); of long texts see `extract.MOST_TOGETHER`.
+    texts of 27 tokens a second by 4 or 8, 95 by 64); of long texts see `batches.MOST_TOGETHER`.
     """
 
     batch_size = 8

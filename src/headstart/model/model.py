@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -21,6 +20,7 @@ from headstart.model.items import expand, unreadable_error
 from headstart.model.manifest import Manifest
 from headstart.model.place import cannot_write, check_replaceable, move_into_place
 from headstart.model.terms import TERMS_INPUT
+from headstart.preprocess.batches import in_batches
 from headstart.preprocess.fusion import named_arrays
 from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.recipe import Arrays, Preprocess
@@ -154,7 +154,7 @@ class Model:
         rows: list[np.ndarray] = []
         names: list[str] = []
         failed: dict[str, str] = {}
-        for done, values, failures in ordered_map(self._run, _in_batches(named), num_workers=runtime.num_cores()):
+        for done, values, failures in ordered_map(self._run, self._in_batches(named), num_workers=runtime.num_cores()):
             names += done
             rows.append(values)
             failed |= failures
@@ -207,6 +207,9 @@ class Model:
         except OSError as error:
             raise cannot_write(target, error) from error
         return target
+
+    def _in_batches(self, named: Sequence[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
+        return in_batches(named, BATCH_SIZE, lambda pair: self.preprocess.size(pair[1]))
 
     def _run(self, few: list[tuple[str, Any]]) -> tuple[list[str], np.ndarray, dict[str, str]]:
         names, prepared, failures, items = [], [], {}, []
@@ -261,9 +264,3 @@ def run_network(
     if terms is not None:
         given[TERMS_INPUT] = terms.scores([str(preprocess.load(item)) for item in items])
     return session.run(None, given)[0]
-
-
-def _in_batches(named: Iterable[tuple[str, Any]]) -> Iterable[list[tuple[str, Any]]]:
-    remaining = iter(named)
-    while few := list(islice(remaining, BATCH_SIZE)):
-        yield few

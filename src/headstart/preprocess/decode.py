@@ -96,11 +96,11 @@ def _decode(
             image = content
         case _:
             raise unsupported_item(content, name="" if name == item_name(content) else name)
-    _check_size(image, max_pixels, name)
+    check_size(image, max_pixels, name)
     full_size = image.size
     if isinstance(content, bytes) and isinstance(image, JpegImagePlugin.JpegImageFile) and least_size is not None:
         shown = _choose_jpeg_scale(image, least_size)
-    _load(image, name)
+    load_pixels(image, name)
     if shown is None:
         full_size = shown = image.size  # loading a TIFF may have turned it
     return _turn_upright(image_to_rgb(image, background=background, name=name), _orientation(image), full_size, shown)
@@ -114,13 +114,25 @@ def _choose_jpeg_scale(image: Image.Image, least_size: Callable[[int, int], tupl
     return None if drafted is None else (drafted[1][2], drafted[1][3])
 
 
-def _load(image: Image.Image, name: str) -> None:
+def load_pixels(image: Image.Image, name: str, *, frame: int | None = None) -> None:
+    """Have the pixels of an open picture decoded, all or none.
+
+    Args:
+        image: open.
+        name: what to call the item in an error.
+        frame: the number of a frame to go to first, from 0.
+
+    Raises:
+        UnreadableItemError: if they are cut off or damaged.
+    """
     try:
         with contextlib.ExitStack() as switches:
             if ImageFile.LOAD_TRUNCATED_IMAGES:
                 switches.enter_context(_whole_pictures_only())
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 switches.enter_context(pillow_limit_lifted())
+            if frame is not None:
+                image.seek(frame)
             image.load()
     except Image.DecompressionBombError as problem:
         raise UnreadableItemError(name, f"holds more pixels than it declares ({problem})", kind="bomb") from problem
@@ -131,7 +143,12 @@ def _load(image: Image.Image, name: str) -> None:
         raise UnreadableItemError(name, f"is damaged inside ({words})") from problem
 
 
-def _check_size(image: Image.Image, max_pixels: int, name: str) -> None:
+def check_size(image: Image.Image, max_pixels: int, name: str) -> None:
+    """Refuse an open picture that declares no pixels, or too many.
+
+    Raises:
+        UnreadableItemError: if it does.
+    """
     wide, high = image.size
     if wide < 1 or high < 1:
         raise UnreadableItemError(name, f"has no pixels: its size is {wide}x{high}", kind="zero_size")

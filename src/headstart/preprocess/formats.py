@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from headstart.preprocess.containers import AVIF_BRANDS, HEIC_BRANDS, brands_of, find_video_kind
 from headstart.preprocess.items import UnreadableItemError, UnreadableKind
 
 # What Pillow's plug-ins raise on damaged files, beside OSError: they are parsers, and most do not check every field.
@@ -33,7 +34,6 @@ PARSER_ERRORS = (
 )
 # EPS and WMF run other programs or the system's drawing engine; the others only name a format that nothing here can read.
 _REFUSED_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
-_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,19 +123,11 @@ def pillow_limit_lifted() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _brands(content: bytes) -> set[bytes]:
-    """The brands in the first box of an ISO media file (ISO/IEC 14496-12, 4.3); none if it is no such file."""
-    if content[4:8] != b"ftyp":
-        return set()
-    end = min(int.from_bytes(content[:4], "big"), 512)
-    return {content[start : start + 4] for start in range(8, end, 4)}
-
-
 def _optional_format(content: bytes) -> _OptionalFormat | None:
-    brands = _brands(content)
-    if brands & {b"avif", b"avis"}:
+    brands = brands_of(content)
+    if brands & AVIF_BRANDS:
         return _AVIF
-    if brands & _HEIC_BRANDS:
+    if brands & HEIC_BRANDS:
         return _HEIC
     return _JPEG_XL if content.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")) else None
 
@@ -159,6 +151,14 @@ def _refuse_by_name(content: bytes, name: str) -> None:
             f"is {wanted.name}, which the Pillow installed here cannot read",
             kind="unsupported",
             mend=f'pip install "{wanted.package}", or save the picture as JPEG or PNG.',
+        )
+    video = find_video_kind(content)
+    if video is not None:
+        raise UnreadableItemError(
+            name,
+            f"is a clip ({video.name}), and only pictures are taken here",
+            kind="unsupported",
+            mend="fit a model on data with clips among them; or take a frame: ffmpeg -i FILE -frames:v 1 FILE.png",
         )
     start = content[:512].lstrip().lower()
     for mark, format_name in ((b"%pdf", "a PDF"), (b"<svg", "an SVG drawing")):

@@ -233,8 +233,11 @@ class ImagePreprocess:
         Raises:
             UnreadableItemError: if there is no whole picture in the item; `kind` says why.
         """
-        decoded, size = self._decode(item, name), self.image_size
-        resized = self._resized_size(*decoded.full_size)
+        return self.fit(self._decode(item, name))
+
+    def fit(self, decoded: DecodedImage) -> np.ndarray:
+        """Bring a decoded picture to the network's size: (S, S, 3) uint8, contiguous and the caller's own."""
+        size, resized = self.image_size, self.resized_size(*decoded.full_size)
         if self.geometry == "pad":
             return resample_padded(decoded, resized, size, _RESAMPLING[self.interpolation], self.pad_color)
         return resample_middle(decoded, resized, size, _RESAMPLING[self.interpolation])
@@ -273,11 +276,11 @@ class ImagePreprocess:
             item,
             background=self.background,
             max_pixels=self.max_pixels,
-            least_size=self._resized_size if self.draft else None,
+            least_size=self.resized_size if self.draft else None,
             name=name,
         )
 
-    def _resized_size(self, wide: int, high: int) -> tuple[int, int]:
+    def resized_size(self, wide: int, high: int) -> tuple[int, int]:
         """Width and height the full picture is scaled to, before anything is cropped or padded."""
         match self.geometry:
             case "squash":

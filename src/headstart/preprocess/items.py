@@ -18,6 +18,9 @@ UnreadableKind = Literal["unreadable", "truncated", "empty", "zero_size", "bomb"
 MAX_FILE_BYTES = 1 << 30
 """A larger file is no single item that could be decoded in memory."""
 
+IN_MEMORY_BYTES = 8 << 20
+"""A larger file of what lasts, a sound or a clip, is read where it lies."""
+
 ORIENTATION_TAG = 0x0112
 """The EXIF tag that says how the camera was held (CIPA DC-008, 4.6.4)."""
 
@@ -114,6 +117,49 @@ def load_bytes(item: object, *, name: str = "") -> object:
         raise UnreadableItemError(name, "may not be read (permission denied)", mend=f"chmod +r {name}") from problem
     except (OSError, ValueError) as problem:
         raise UnreadableItemError(name, f"cannot be read ({problem})") from problem
+
+
+def load_small(item: object, *, name: str = "") -> object:
+    """Read a small file once; a large one stays the path it is.
+
+    Args:
+        item: a path, or anything else.
+        name: what to call the item in an error.
+
+    Returns:
+        bytes of a small file, the `Path` of a large one, and else as `load_bytes`.
+
+    Raises:
+        UnreadableItemError: if the path names no file that can be read.
+    """
+    if isinstance(item, str | Path):
+        path = Path(item)
+        try:
+            if path.is_file() and IN_MEMORY_BYTES < path.stat().st_size:
+                return path
+        except (OSError, ValueError):  # reading it says what is wrong
+            pass
+    return load_bytes(item, name=name)
+
+
+def file_key(path: Path, *, name: str = "") -> bytes:
+    """Hash a file where it lies, with the key that its bytes have.
+
+    Args:
+        path: of the file.
+        name: what to call it in an error.
+
+    Returns:
+        The 32 bytes of a SHA-256.
+
+    Raises:
+        UnreadableItemError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as problem:
+        raise UnreadableItemError(name or str(path), f"cannot be read ({problem})") from problem
 
 
 def content_key(item: object, *, name: str = "") -> bytes:

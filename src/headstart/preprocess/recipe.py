@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from headstart.errors import ArtifactError
 from headstart.preprocess.audio import AudioPreprocess
+from headstart.preprocess.clip_items import find_clip_kind
+from headstart.preprocess.clips import ClipPreprocess
 from headstart.preprocess.fusion import FusedPreprocess
 from headstart.preprocess.image import ImagePreprocess
 from headstart.preprocess.text import TextPreprocess
@@ -157,6 +159,21 @@ class Preprocess(Protocol):
         ...
 
 
+def suit(preprocess: Preprocess, items: Iterable[object]) -> Preprocess:
+    """The recipe that some items need: where there is a clip among pictures, all are clips.
+
+    Args:
+        preprocess: of one network.
+        items: that will go through it; looked at one by one, until one settles it.
+
+    Returns:
+        The same recipe, or one that reads clips by it.
+    """
+    if isinstance(preprocess, ImagePreprocess) and any(find_clip_kind(item) is not None for item in items):
+        return ClipPreprocess(picture=preprocess)
+    return preprocess
+
+
 def preprocess_from_json(spec: Mapping[str, Any], read: Callable[[str], bytes]) -> Preprocess:
     """Read back what `as_json` gave.
 
@@ -174,6 +191,8 @@ def preprocess_from_json(spec: Mapping[str, Any], read: Callable[[str], bytes]) 
     match kind:
         case "image":
             return ImagePreprocess.from_json(spec)
+        case "clip":
+            return ClipPreprocess.from_json(spec)
         case "text":
             return TextPreprocess.from_json(spec, read)
         case "audio":
@@ -183,6 +202,6 @@ def preprocess_from_json(spec: Mapping[str, Any], read: Callable[[str], bytes]) 
         case _:
             raise ArtifactError(
                 f"there is no preprocess of kind {kind!r}.",
-                expected="kind image, text, audio or fusion.",
+                expected="kind image, clip, text, audio or fusion.",
                 mend="use the file as headstart wrote it, or a headstart as new as the one that wrote it.",
             )

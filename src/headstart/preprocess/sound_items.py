@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import MissingPackageError
-from headstart.preprocess.items import UnreadableItemError, item_name, load_bytes
+from headstart.preprocess.items import UnreadableItemError, file_key, item_name
+from headstart.preprocess.items import load_small as load_sound
 from headstart.preprocess.waveform import MOST_RATE, Waveform, as_waveform, unsupported_sound
 
 if TYPE_CHECKING:
     import soundfile
 
-IN_MEMORY_BYTES = 8 << 20
-"""A larger file is read where it lies, stretch by stretch."""
 BLOCK_FRAMES = 1 << 17
 """Frames that are decoded at once."""
 MOST_FRAMES = 1 << 40
@@ -189,29 +188,6 @@ _UNKNOWN_TO_LIBSNDFILE = (
 )
 
 
-def load_sound(item: object, *, name: str = "") -> object:
-    """Read a small file once; a large one stays the path it is.
-
-    Args:
-        item: as for `open_sound`.
-        name: what to call the item in an error.
-
-    Returns:
-        bytes of a small file, the `Path` of a large one, and else the item.
-
-    Raises:
-        UnreadableItemError: if the path names no file that can be read.
-    """
-    if isinstance(item, str | Path):
-        path = Path(item)
-        try:
-            if path.is_file() and IN_MEMORY_BYTES < path.stat().st_size:
-                return path
-        except (OSError, ValueError):  # reading it says what is wrong
-            pass
-    return load_bytes(item, name=name)
-
-
 def sound_key(item: object, *, name: str = "") -> bytes:
     """Hash what an item holds; a file, its bytes, and a file too large for memory have one key.
 
@@ -235,11 +211,7 @@ def sound_key(item: object, *, name: str = "") -> bytes:
         return hashlib.sha256(content).digest()
     if not isinstance(content, Path):
         raise unsupported_sound(item, name)
-    try:
-        with content.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
-    except OSError as problem:
-        raise UnreadableItemError(name, f"cannot be read ({problem})") from problem
+    return file_key(content, name=name)
 
 
 def _empty(name: str) -> UnreadableItemError:

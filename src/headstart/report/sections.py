@@ -240,11 +240,13 @@ def list_facts(entries: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _flat(entries: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The entries; what a record has several of (`parts`) one after the other, numbered."""
+    """The entries; a record among them opened up, and what there are several of (`parts`) one after the other, numbered."""
     for name, value in entries.items():
         if name == "parts" and isinstance(value, list):
             for number, part in enumerate(value, 1):
-                yield from ((f"{number}. {inner}", each) for inner, each in part.items() if inner not in _NOT_OF_PARTS)
+                yield from ((f"{number}. {inner}", each) for inner, each in _flat(part) if inner not in _NOT_OF_PARTS)
+        elif isinstance(value, dict):
+            yield from ((inner, each) for inner, each in value.items() if inner not in _NOT_OF_PARTS)
         else:
             yield name, value
 

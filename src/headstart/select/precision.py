@@ -14,10 +14,10 @@ import numpy as np
 
 from headstart.errors import SettingError
 from headstart.features import extract
-from headstart.features.extract import in_batches
 from headstart.features.fusion import FusedPrefix
 from headstart.features.int8 import quantized, times_faster
 from headstart.features.prefix import OnnxPrefix, Prefix
+from headstart.preprocess.batches import in_batches
 from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Dataset, Sample
@@ -108,8 +108,8 @@ def as_good(challenger: Trial, holder: Trial) -> tuple[bool, str]:
 
 def _settled(prefix: Prefix, precision: str) -> PrecisionChoice:
     if precision == "int8":
-        raise _no_int8(prefix, "it runs on torch")
-    return PrecisionChoice(prefix=prefix, reason="as asked" if precision == "float32" else "the network runs on torch")
+        raise _no_int8(prefix, quantized(prefix)[1])
+    return PrecisionChoice(prefix=prefix, reason="as asked" if precision == "float32" else quantized(prefix)[1])
 
 
 def _no_int8(prefix: Prefix, why: str) -> SettingError:
@@ -129,7 +129,7 @@ def _batches(prefix: Prefix, preprocess: Preprocess, samples: list[Sample]) -> l
     readable = [sample for sample in chosen if sample.id in prepared]
     return [
         preprocess.collate([prepared[sample.id] for sample in few])
-        for few in in_batches(readable, prefix.batch_size, preprocess)
+        for few in in_batches(readable, prefix.batch_size, lambda sample: preprocess.size(sample.item))
     ]
 
 

@@ -13,6 +13,7 @@ from headstart.backbones import locate
 from headstart.backbones.catalog import find_source
 from headstart.errors import DataError
 from headstart.features import compile_prefix, extract
+from headstart.features.clips import suit_prefix
 from headstart.features.prefix import Prefix
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Sample
@@ -62,7 +63,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """Compute or look up features.
 
         Args:
-            X: N items: paths, bytes, arrays (H, W, 3), or PIL images; or texts, where the backbone takes these.
+            X: N items: paths of pictures or clips, bytes, arrays (H, W, 3), or PIL images; or texts, where the backbone
+                takes these.
 
         Returns:
             (N, D) float32.
@@ -70,7 +72,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         Raises:
             DataError: if an item cannot be read; all such are named.
         """
-        prefix = self._open()
+        prefix = suit_prefix(self._open(), X)
         samples = [Sample(id=f"item {position}", item=item) for position, item in enumerate(X)]
         table = extract(prefix, self._preprocess(prefix), samples)
         if table.failures:

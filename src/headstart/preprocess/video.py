@@ -1,0 +1,291 @@
+"""Frames of a video file, spread over its length and decoded no more than need be, through PyAV.
+
+A file is read twice. First its packets, without decoding any: that tells when each frame is shown, which are key frames, and
+whether the file is whole. Then, of each of so many equal parts of its length, one frame is decoded: the key frame nearest the
+middle of the part where it has one, which costs one frame; else the first reference frame from the middle on. Frames that no
+other refers to are not decoded on the way. A frame at a time is in memory.
+"""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from headstart.errors import MissingPackageError
+from headstart.preprocess.containers import FRAMES_EXPECTED, REENCODE, VideoKind, find_codec
+from headstart.preprocess.decode import DecodedImage
+from headstart.preprocess.items import UnreadableItemError
+from headstart.preprocess.modes import Color, image_to_rgb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import av
+    from av.container import InputContainer
+    from av.video.reformatter import Interpolation
+    from av.video.stream import VideoStream
+
+    LeastSize = Callable[[int, int], tuple[int, int]]
+
+LEAST_SHARE, LEAST_SECONDS = 0.9, 1.0
+"""A video that ends before this share of the length it declares was cut off; if that is the whole file's, so long before."""
+MANY_FRAMES = 16
+"""In a part, from which on frames that no other refers to are passed over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """When the frames of a video are shown, in ticks of its own."""
+
+    shown: tuple[int, ...]
+    """Ascending, at least one."""
+    keys: tuple[int, ...]
+    """Those of them that can be decoded by themselves."""
+    tick_seconds: float
+
+    @property
+    def length(self) -> int:
+        """Ticks from the first frame to the end of the last."""
+        gaps = max(len(self.shown) - 1, 1)
+        span = self.shown[-1] - self.shown[0]
+        return span + max(1, round(span / gaps))
+
+    @property
+    def seconds(self) -> float:
+        """How long the video is."""
+        return self.length * self.tick_seconds
+
+
+def place_frames(timeline: Timeline, count: int) -> tuple[int, ...]:
+    """Say which moments to decode: one in each of so many equal parts.
+
+    Args:
+        timeline: of the video.
+        count: F, parts; at least 1.
+
+    Returns:
+        At most F ascending ticks: of a key frame where the part has one, else its middle; every frame, where there are no more.
+    """
+    if len(timeline.shown) <= count:
+        return timeline.shown
+    start, length = timeline.shown[0], timeline.length
+    edges = [start + length * part / count for part in range(count + 1)]
+    wanted = []
+    for low, high in pairwise(edges):
+        middle = (low + high) / 2
+        keys = [key for key in timeline.keys if low <= key < high]
+        wanted.append(min(keys, key=lambda key: abs(key - middle)) if keys else int(middle))
+    return tuple(wanted)
+
+
+def video_seconds(content: bytes | Path, kind: VideoKind, *, name: str) -> float:
+    """How long a video is, from its first frame to the end of its last.
+
+    Args:
+        content: the file, or its path.
+        kind: its container.
+        name: what to call it in an error.
+
+    Raises:
+        UnreadableItemError: if it cannot be read.
+        MissingPackageError: if PyAV is not installed.
+    """
+    with _opened(content, kind, name) as (container, stream):
+        return _read_timeline(container, stream, name).seconds
+
+
+def read_frames(
+    content: bytes | Path,
+    kind: VideoKind,
+    count_for: Callable[[float], int],
+    *,
+    background: Color,
+    max_pixels: int,
+    least_size: LeastSize | None,
+    name: str,
+) -> Iterator[DecodedImage]:
+    """Decode frames spread over a video.
+
+    Args:
+        content: the file, or its path.
+        kind: its container.
+        count_for: how many frames, F, of a video of so many seconds.
+        background: what shows through where a frame is transparent.
+        max_pixels: a larger frame is refused before it is decoded.
+        least_size: tells, from the full width and height, what is needed; a frame is then given at 1/2, 1/4 … of its size as
+            long as that is no smaller.
+        name: what to call the item in an error.
+
+    Yields:
+        At least one and at most F frames, upright, in their order.
+
+    Raises:
+        UnreadableItemError: if the video holds no frame, is cut off or damaged, or its codec is missing.
+        MissingPackageError: if PyAV is not installed.
+    """
+    with _opened(content, kind, name) as (container, stream):
+        _check_size(stream, max_pixels, name)
+        timeline = _read_timeline(container, stream, name)
+    wanted = place_frames(timeline, count_for(timeline.seconds))
+    sparse = len(timeline.shown) >= MANY_FRAMES * len(wanted)
+    with _opened(content, kind, name) as (container, stream):
+        stream.codec_context.skip_frame = "NONREF" if sparse else "DEFAULT"
+        for frame in _frames_at(container, stream, timeline, wanted):
+            if frame.is_corrupt:
+                raise UnreadableItemError(name, "is damaged inside: a frame of it cannot be decoded", expected=FRAMES_EXPECTED)
+            yield _upright(frame, stream, background, least_size, name)
+
+
+@contextmanager
+def _opened(content: bytes | Path, kind: VideoKind, name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its first video, with FFmpeg's complaints in our words."""
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("av", extra="video", purpose="reading clips") from error
+    try:
+        # Through a file object, and as the one format it is: no name in it can make FFmpeg open another file or address.
+        with _stream_of(content) as source, av.open(source, "r", format=kind.demuxer) as container:
+            yield container, _find_video(container, content, name)
+    except av.FFmpegError as problem:
+        told = f"is {kind.name}, but cut off or damaged inside ({problem.strerror})"
+        raise UnreadableItemError(name, told, kind="truncated", expected=FRAMES_EXPECTED, mend=REENCODE) from problem
+    except OSError as problem:
+        raise UnreadableItemError(name, f"cannot be read ({problem})", expected=FRAMES_EXPECTED) from problem
+
+
+def _stream_of(content: bytes | Path) -> io.BytesIO | io.BufferedReader:
+    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+
+
+def _find_video(container: InputContainer, content: bytes | Path, name: str) -> VideoStream:
+    from av.stream import Disposition
+
+    # The cover of a song is a stream of one picture.
+    videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not videos:
+        others = ", ".join(sorted({stream.type for stream in container.streams if stream.type != "video"})) or "nothing"
+        raise UnreadableItemError(
+            name,
+            f"holds no moving pictures, only {others}",
+            kind="empty",
+            expected=FRAMES_EXPECTED,
+            mend="take it out of the data.",
+        )
+    stream = videos[0]
+    if stream.codec_context is None:
+        codec = find_codec(content)
+        raise UnreadableItemError(
+            name,
+            f"is coded as {codec or 'something'}, for which the FFmpeg of the av installed here has no decoder",
+            kind="unsupported",
+            expected=FRAMES_EXPECTED,
+            mend=REENCODE,
+        )
+    stream.codec_context.thread_count = 1  # as many items are decoded side by side as there are cores
+    return stream
+
+
+def _check_size(stream: VideoStream, max_pixels: int, name: str) -> None:
+    wide, high = stream.codec_context.width, stream.codec_context.height
+    if wide * high > max_pixels:
+        raise UnreadableItemError(
+            name,
+            f"declares frames of {wide}x{high} = {wide * high:,} pixels",
+            kind="bomb",
+            expected=f"at most {max_pixels:,} pixels (max_pixels of the preprocess).",
+            mend="make the clip smaller, or take it out of the data.",
+        )
+
+
+def _read_timeline(container: InputContainer, stream: VideoStream, name: str) -> Timeline:
+    """Go through all packets: of the video alone where it declares a length of its own, else of all that is in the file."""
+    of_its_own = bool(stream.frames and stream.duration)
+    shown, keys, ends = [], [], [0.0]
+    for packet in container.demux(*([stream] if of_its_own else [])):
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None:  # what ends a stream
+            continue
+        ends.append(float((time + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index != stream.index:
+            continue
+        shown.append(time)
+        if packet.is_keyframe:
+            keys.append(time)
+    tick_seconds = float(stream.time_base or 1)
+    declared = stream.duration * tick_seconds if of_its_own else (container.duration or 0) / 1e6
+    found = max(ends) - (min(shown, default=0) * tick_seconds if of_its_own else (container.start_time or 0) / 1e6)
+    if found < LEAST_SHARE * declared and (of_its_own or found < declared - LEAST_SECONDS):
+        told = f"is cut off: it declares {declared:.1f} seconds, and {max(found, 0):.1f} are there"
+        raise UnreadableItemError(name, told, kind="truncated", expected=FRAMES_EXPECTED, mend=REENCODE)
+    if not shown or not keys:
+        told = "holds no frame" if not shown else "holds no frame that can be decoded by itself"
+        raise UnreadableItemError(name, told, kind="empty", expected=FRAMES_EXPECTED)
+    return Timeline(shown=tuple(sorted(shown)), keys=tuple(sorted(keys)), tick_seconds=tick_seconds)
+
+
+def _frames_at(
+    container: InputContainer, stream: VideoStream, timeline: Timeline, wanted: tuple[int, ...]
+) -> Iterator[av.VideoFrame]:
+    """The first frame from each of some ascending moments on; the last there is, where none follows."""
+    frames = container.decode(stream)
+    here = timeline.keys[0]
+    last: Any = None
+    for moment in wanted:
+        key = timeline.keys[max(bisect_right(timeline.keys, moment) - 1, 0)]
+        if key > here:
+            container.seek(key, stream=stream)
+            frames = container.decode(stream)
+        elif last is not None and last.pts >= moment:
+            continue
+        found = None
+        for frame in frames:
+            if frame.pts is None:
+                continue
+            here, found = frame.pts, frame
+            if here >= moment:
+                break
+        if found is None:  # the end
+            return
+        last = found
+        yield found
+
+
+@cache
+def _scaling() -> Interpolation:
+    """FFmpeg's mean over areas, rounded: left to itself it cuts off, and every level comes out too low by one or two."""
+    from av.video.reformatter import Interpolation
+
+    return Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+def _upright(
+    frame: av.VideoFrame, stream: VideoStream, background: Color, least_size: LeastSize | None, name: str
+) -> DecodedImage:
+    wide, high = frame.width, frame.height
+    aspect = float(stream.sample_aspect_ratio or 1)
+    full = max(1, round(wide * aspect)), high
+    turned = round(frame.rotation / 90) % 4
+    if turned % 2:
+        full = full[::-1]
+    if least_size is not None:
+        needed = least_size(*full)
+        across, down = needed[::-1] if turned % 2 else needed
+        while wide >= 2 * across and high >= 2 * down and wide % 2 == 0 and high % 2 == 0:
+            wide, high = wide // 2, high // 2
+    transparent = any(component.is_alpha for component in frame.format.components)
+    kind = "rgba" if transparent else "rgb24"
+    scaled = frame.reformat(width=wide, height=high, format=kind, interpolation=_scaling(), threads=1)
+    image = image_to_rgb(Image.fromarray(scaled.to_ndarray()), background=background, name=name)
+    turn = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}.get(turned)
+    image = image if turn is None else image.transpose(turn)
+    return DecodedImage(image=image, full_size=full, region=(0, 0, *image.size))
