@@ -118,6 +118,12 @@ class PrefixSpec:
             places = {run.start: known[run.start, run.stop] for run in self.runs(block)}
         return tuple(width for start in sorted(places) for width in places[start])
 
+    def network_widths(self, block: str) -> tuple[int, ...] | None:
+        """How many of the columns are each network's, where they are of several; else None."""
+        if not self.parts or block not in {"last", "multi"}:
+            return None
+        return tuple(sum(part.widths(block)) for part in self.parts)
+
     def as_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {
