@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -222,9 +222,7 @@ def measure_memory(options: Any) -> dict[str, Any]:
     with measure.scratch_folder() as scratch:
         for name, minutes in (("minute", 1), ("hour", 10 if options.quick else 60)):
             path = scratch / f"{name}.flac"
-            with soundfile.SoundFile(path, "w", 44_100, 2) as file:
-                for block in _noise(minutes):
-                    file.write(block)
+            _write_noise(path, minutes)
             done = subprocess.run([sys.executable, "-c", _WINDOWING, path], capture_output=True, text=True, check=True)
             count, peak = map(int, done.stdout.split())
             peaks[name] = {"minutes": minutes, "file_bytes": path.stat().st_size, "windows": count, "peak_bytes": peak}
@@ -232,10 +230,11 @@ def measure_memory(options: Any) -> dict[str, Any]:
     return {"peaks": peaks, "more_megabytes": (peaks["hour"]["peak_bytes"] - peaks["minute"]["peak_bytes"]) / 1e6}
 
 
-def _noise(minutes: int) -> Iterator[np.ndarray]:
+def _write_noise(path: Path, minutes: int) -> None:
     random = np.random.default_rng(0)
-    for _ in range(6 * minutes):
-        yield 0.1 * random.standard_normal((10 * 44_100, 2)).astype(np.float32)
+    with soundfile.SoundFile(path, "w", 44_100, 2) as file:
+        for _ in range(6 * minutes):
+            file.write(0.1 * random.standard_normal((10 * 44_100, 2)).astype(np.float32))
 
 
 PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
