@@ -157,8 +157,8 @@ def find_floor(table: FeatureTable, dataset: Dataset, splits: Splits, labels: tu
     features, spec = table.features(block, ids), table.spec
 
     def solve(weights: np.ndarray | None, kinds: tuple[HeadKind, ...] | None = None) -> HeadChoice:
-        widths = {"block_widths": spec.widths(block), "network_widths": spec.network_widths(block)}
-        contest = ChoicePlan(seed=plan.seed, candidates=kinds, num_workers=plan.num_workers, **widths)
+        contest = ChoicePlan(seed=plan.seed, candidates=kinds, num_workers=plan.num_workers)
+        contest = replace(contest, block_widths=spec.widths(block), network_widths=spec.network_widths(block))
         count = len(labels) if dataset.task == "single" else None
         return choose_head(
             features, targets, task=dataset.task, num_classes=count, groups=groups, balance=weights, plan=contest
