@@ -405,6 +405,8 @@ def test_fused_specs_add_up():
     assert (spec.info.name, spec.info.width, spec.width, spec.starts) == ("x+y+z", 8, 14, (0, 5, 11))
     assert spec.runs("last") == (slice(2, 5), slice(7, 11), slice(13, 14))
     assert spec.widths("multi") == (2, 3, 2, 4, 2, 1)
+    assert spec.network_widths("multi") == (5, 6, 3) and spec.network_widths("last") == (3, 4, 1)
+    assert spec.network_widths("y/pool") is None and spec_of("x", 3).network_widths("multi") is None
     assert (spec.runs("y/pool"), spec.info.licence) == ((slice(7, 11),), "x: free; y: free; z: free")
     assert type(spec.info).from_json(spec.info.as_json()) == spec.info
     assert len(spec.info.sha256) == 64

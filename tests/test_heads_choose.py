@@ -187,6 +187,8 @@ def test_blocks_choose_the_scaling_and_the_seed_the_folds(digits):
     blocks = choose_head(features, labels, task="single", num_classes=10, plan=plan)
     again = choose_head(features, labels, task="single", num_classes=10, plan=plan)
     assert blocks.scaling == "root"
+    networks = ChoicePlan(block_widths=(32, 32), network_widths=(32, 32), candidates=("ridge",), seed=3)
+    assert choose_head(features, labels, task="single", num_classes=10, plan=networks).scaling == "network"
     np.testing.assert_array_equal(blocks.scores, again.scores)
     other = choose_head(features, labels, task="single", num_classes=10, plan=ChoicePlan(candidates=("ridge",), seed=4))
     assert (other.folds != blocks.folds).any()

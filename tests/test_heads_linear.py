@@ -131,7 +131,7 @@ def test_scaling_has_unit_mean_square_and_folds_back_exactly(kind):
 
 def test_scaling_refuses_what_it_cannot_do():
     features, _ = clusters()
-    with pytest.raises(SettingError, match="global, root, standard, block"):
+    with pytest.raises(SettingError, match="global, root, standard, block, network"):
         learn_scaling(features, "minmax")
     with pytest.raises(SettingError, match="add up to the 12 columns"):
         learn_scaling(features, "block", block_widths=[3, 4])
@@ -186,3 +186,16 @@ def test_every_public_name_loads_and_the_linear_head_brings_no_solver():
     code = "import sys, headstart.heads.linear; print([m for m in sys.modules if m.startswith('headstart.heads.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['headstart.heads.linear']"
+
+
+def test_no_network_drowns_another():
+    """Each network's columns as if they were alone: `root` where it has several blocks, `global` where it has one."""
+    random = np.random.default_rng(0)
+    loud, quiet = 100 * random.standard_normal((60, 4)) * [1, 2, 3, 4], 0.01 * random.standard_normal((60, 8))
+    features = np.concatenate([loud, quiet], axis=1)
+    scaled = learn_scaling(features, "network", block_widths=(2, 2, 8), network_widths=(4, 8)).apply(features)
+    np.testing.assert_allclose(scaled[:, :4], learn_scaling(loud, "root").apply(loud), rtol=1e-9)
+    np.testing.assert_allclose(scaled[:, 4:], learn_scaling(quiet, "global").apply(quiet), rtol=1e-9)
+    for wrong in (None, (4, 7), (12, 0)):
+        with pytest.raises(SettingError, match="scaling by network got network_widths="):
+            learn_scaling(features, "network", block_widths=(2, 2, 8), network_widths=wrong)

@@ -13,7 +13,7 @@ from headstart.backbones import bundled, locate, open_backbone
 from headstart.backbones.catalog import find_source, of_modality
 from headstart.backbones.mel import Spectrogram, cosine_matrix, fourier_kernels, hann, mel_filters
 from headstart.backbones.mfcc import MelFront as CoefficientFront
-from headstart.backbones.sound_network import PLACES, pool_windows
+from headstart.backbones.sound_network import PLACES, pool_directions, pool_windows
 from headstart.backbones.sounds import PooledSoundPrefix, PooledSounds, SoundTail
 from headstart.errors import BackboneError, MissingPackageError
 from headstart.features.export import export
@@ -226,3 +226,32 @@ def test_an_untrained_twin_has_other_weights(saved):
     trained, twin = open_backbone(name), open_backbone(f"random:{name}")
     assert twin.blocks == trained.blocks and "untrained" in twin.info.source
     assert not torch.equal(*(next(each.network.blocks[1].parameters()) for each in (trained, twin)))
+
+
+def test_the_voice_of_a_whole_sound_is_the_mean_of_its_windows_at_length_1():
+    """As `embed_utterance` of resemblyzer has it: the mean of the partial embeddings, divided by its length."""
+    vectors = torch.nn.functional.normalize(torch.rand(3, 2, 5), dim=2)
+    places = torch.ones(6, PLACES, dtype=torch.bool)
+    places[1] = False
+    places[4:] = False
+    found = pool_directions(vectors.flatten(0, 1), places, 3).numpy()
+    mean = vectors[1].numpy().mean(0)
+    np.testing.assert_allclose(found[0], vectors[0, 0], atol=1e-6)
+    np.testing.assert_allclose(found[1], mean / np.linalg.norm(mean), atol=1e-6)
+    assert not found[2].any(), "no sound, no voice"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("resemblyzer") is None, reason="resemblyzer is not installed")
+def test_speaker_ends_with_a_vector_of_length_1_and_its_other_blocks_with_two_kinds_of_numbers():
+    backbone = open_backbone("speaker", modality="audio")
+    assert [block.width for block in backbone.info.blocks] == [512, 512, 512, 256]
+    assert PooledSounds(backbone).pooling.kinds == (2, 2, 2, 1)
+    with torch.no_grad():
+        lengths = backbone(torch.from_numpy(backbone.preprocess.example(3))).norm(dim=1)
+    np.testing.assert_allclose(lengths, 1.0, atol=1e-5)
+
+
+def test_open_backbone_can_be_told_what_items_are():
+    assert open_backbone("mfcc", modality="audio").info.modality == "audio"
+    with pytest.raises(BackboneError, match="takes audio items, and these are text items"):
+        open_backbone("mfcc", modality="text")

@@ -48,9 +48,9 @@ def add_flips(
         return table, []
     samples = [dataset.by_id[id_] for id_ in table.ids]
     both = extract(prefix, table.preprocess, samples, views=(PLAIN, FLIPPED), progress=progress)
-    widths = table.spec.widths("multi")
+    widths, of_networks = table.spec.widths("multi"), table.spec.network_widths("multi")
     plain, mirrored = (
-        hold_trial(name, given.features("multi", splits.train), widths, items, seed=settings.seed)
+        hold_trial(name, given.features("multi", splits.train), widths, items, seed=settings.seed, network_widths=of_networks)
         for name, given in (("as they are", table), ("with their mirror images", both))
     )
     wins, told = better(mirrored, plain)

@@ -67,21 +67,27 @@ def locate(name: str, *, modality: Modality = "image") -> BackboneSource:
     return source
 
 
-def open_backbone(name: str, *, image_size: int | None = None) -> AnyBackbone:
+def open_backbone(name: str, *, image_size: int | None = None, modality: Modality | None = None) -> AnyBackbone:
     """Open a backbone by name: built, its weights loaded, frozen and in evaluation mode.
 
     Args:
         name: as in the module's head.
         image_size: side in pixels of the square input, where it is not to be the weights' own.
+        modality: what the items are: a name on the hub, 'hf:NAME', does not say what it takes, and is taken for one of texts
+            where this is left out. With 'auto', the default for it; that for images where it is left out.
 
     Returns:
         The backbone; callable on a preprocessed batch, and cut by `backbone.cut(block)`.
 
     Raises:
-        BackboneError: if the name is unknown, or the weights cannot be had or do not fit.
+        BackboneError: if the name is unknown, it is for other items, or the weights cannot be had or do not fit.
         MissingPackageError: if torch or timm is not installed.
     """
-    return open_source(find_source("efficientnet-lite0" if name == "auto" else name), image_size=image_size)
+    if modality is None:
+        source = find_source(default_for("image") if name == "auto" else name)
+    else:
+        source = locate(name, modality=modality)
+    return open_source(source, image_size=image_size)
 
 
 def open_source(source: BackboneSource, *, image_size: int | None = None) -> AnyBackbone:

@@ -23,6 +23,8 @@ class Pooling:
     """Start and width for each block; two blocks whose pooled outputs are equal share their place."""
     shapes: tuple[tuple[int, ...], ...]
     """Of each block's output, batch left out."""
+    kinds: tuple[int, ...] = ()
+    """Of numbers in each block's pooled output, equally many of each; () where all are means."""
 
 
 def find_pooling(backbone: Backbone) -> Pooling:

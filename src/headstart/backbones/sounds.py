@@ -12,7 +12,7 @@ from torch import nn
 
 from headstart.backbones.info import BackboneInfo, BlockInfo
 from headstart.backbones.pooling import Pooling
-from headstart.backbones.sound_network import PLACES, SoundNetwork, as_frames, pool_windows
+from headstart.backbones.sound_network import PLACES, SoundNetwork
 from headstart.errors import BackboneError
 from headstart.preprocess.audio import AudioPreprocess
 
@@ -44,7 +44,7 @@ class SoundBackbone:
             windows: (B, K, W) float32, as `preprocess` collates them.
 
         Returns:
-            Mean and deviation of the last block's output, (B, D) float32.
+            The last block's pooled output, (B, D) float32.
         """
         pooled = PooledSounds(self)
         start, width = pooled.pooling.slices[-1]
@@ -95,9 +95,11 @@ def block_infos(network: SoundNetwork, names: tuple[str, ...], window: int) -> t
         names: of its blocks.
         window: W, samples.
     """
+    outputs = _outputs(network, window)
+    pooled = network.pool(outputs, torch.ones(1, PLACES, dtype=torch.bool), 1)
     return tuple(
-        BlockInfo(name=name, width=2 * as_frames(output).shape[2], num_parameters=_count(block))
-        for name, output, block in zip(names, _outputs(network, window), network.blocks, strict=True)
+        BlockInfo(name=name, width=vector.shape[1], num_parameters=_count(block))
+        for name, vector, block in zip(names, pooled, network.blocks, strict=True)
     )
 
 
@@ -115,6 +117,7 @@ def find_sound_pooling(backbone: SoundBackbone) -> Pooling:
         kept=tuple(range(len(widths))),
         slices=tuple((sum(widths[:index]), width) for index, width in enumerate(widths)),
         shapes=tuple((most, math.prod(shape) + PLACES) for shape in shapes),
+        kinds=backbone.network.kinds,
     )
 
 
@@ -128,7 +131,7 @@ def _count(block: nn.Module) -> int:
 
 
 class PooledSounds(nn.Module):
-    """A whole network: (B, K, W) windows to (B, 2 C summed over blocks), mean and deviation of every block side by side."""
+    """A whole network: (B, K, W) windows to (B, P), the pooled outputs of all blocks side by side."""
 
     def __init__(self, backbone: SoundBackbone) -> None:
         super().__init__()
@@ -139,7 +142,7 @@ class PooledSounds(nn.Module):
         """Run the network once for each window."""
         rows = windows.shape[0]
         outputs, places = self.network(windows.flatten(0, 1))
-        return torch.cat([pool_windows(output, places, rows) for output in outputs], dim=1)
+        return torch.cat(self.network.pool(outputs, places, rows), dim=1)
 
 
 class PooledSoundPrefix(nn.Module):
@@ -162,7 +165,7 @@ class PooledSoundPrefix(nn.Module):
         rows = windows.shape[0]
         outputs, places = self.network(windows.flatten(0, 1))
         state = torch.cat([outputs[-1].flatten(1), places.to(outputs[-1].dtype)], dim=1)
-        return torch.cat([state.reshape(rows, -1), *(pool_windows(output, places, rows) for output in outputs)], dim=1)
+        return torch.cat([state.reshape(rows, -1), *self.network.pool(outputs, places, rows)], dim=1)
 
 
 class SoundTail(nn.Module):
@@ -188,7 +191,9 @@ class SoundTail(nn.Module):
         )
         network = backbone.network
         behind = [copy.deepcopy(block) if index >= self.first else nn.Identity() for index, block in enumerate(network.blocks)]
-        self.network = SoundNetwork(copy.deepcopy(network.front), behind, masked=network.masked)
+        self.network = SoundNetwork(
+            copy.deepcopy(network.front), behind, masked=network.masked, ends_in_direction=network.ends_in_direction
+        )
         self.network.requires_grad_(True)
         self.own_prefix = ""
         """What stands before the backbone's own names of its tensors."""
@@ -207,12 +212,11 @@ class SoundTail(nn.Module):
         places = self.network.find_places(~torch.isnan(windows)) if self.whole else windows[:, -PLACES:] > 0.5
         heard = places.any(1).nonzero()[:, 0]
         parts = [self._run(windows[few]) for few in heard.split(WINDOWS_AT_ONCE)]
-        found = [pooled]
+        whole = []
         for outputs in zip(*parts, strict=True):
             together = torch.cat(outputs)
-            frames = together.new_zeros(len(windows), *together.shape[1:]).index_copy(0, heard, together)
-            found.append(pool_windows(frames, places, rows))
-        return torch.cat(found, dim=1)
+            whole.append(together.new_zeros(len(windows), *together.shape[1:]).index_copy(0, heard, together))
+        return torch.cat([pooled, *self.network.pool(whole, places, rows)], dim=1)
 
     def _run(self, windows: torch.Tensor) -> list[torch.Tensor]:
         if self.whole:

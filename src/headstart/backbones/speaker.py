@@ -2,8 +2,8 @@
 
 Generalised end-to-end loss (Wan et al. 2018, arXiv 1710.10467), as github.com/resemble-ai/Resemblyzer trained it. What
 differs from that package: a sound shorter than a window is repeated, not filled up with silence, which is what the last state
-would tell of; silences are not cut out, since that takes a voice detector written in C; and the vectors of the windows are
-pooled to mean and deviation instead of a mean of length 1.
+would tell of; and silences are not cut out, since that takes a voice detector written in C. A whole sound's vector is, as
+there, the mean over its windows brought to length 1.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def build(source: BackboneSource) -> SoundBackbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         layers = [RecurrentLayer(NUM_MELS if not number else WIDTH) for number in range(NUM_LAYERS)]
-        network = SoundNetwork(MelFront(), [*layers, Embedding()])
+        network = SoundNetwork(MelFront(), [*layers, Embedding()], ends_in_direction=True)
     told = f"untrained: random weights of seed {RANDOM_SEED}"
     if source.kind != "random":
         network.load_state_dict(_read_weights(source))

@@ -27,7 +27,7 @@ from headstart.features.prefix import OnnxPrefix, Prefix, PrefixSpec, TorchPrefi
 from headstart.records import Modality
 
 # Goes up when the same backbone comes to be compiled into another graph.
-COMPILE_FORMAT = 3
+COMPILE_FORMAT = 4
 
 
 @dataclass(frozen=True, kw_only=True)

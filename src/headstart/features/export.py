@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,16 @@ def export(backbone: AnyBackbone, model_path: Path, *, cut: str = "") -> PrefixS
 
 def _layout(backbone: AnyBackbone, pooled: Pooled) -> tuple[BlockSlice, ...]:
     pooling = pooled.pooling
-    places = list(zip(backbone.blocks, pooling.slices, strict=True))
+    kinds = pooling.kinds or (1,) * len(pooling.slices)
+    places = [
+        BlockSlice(name=name, start=start, width=width, kinds=count)
+        for name, (start, width), count in zip(backbone.blocks, pooling.slices, kinds, strict=True)
+    ]
     if isinstance(pooled, PooledBlocks | PooledTexts | PooledSounds):
-        return tuple(BlockSlice(name=name, start=start, width=width) for name, (start, width) in places)
+        return tuple(places)
     behind = math.prod(pooling.shapes[backbone.blocks.index(pooled.cut)])
     state = BlockSlice(name=STATE, start=0, width=behind)
-    kept = [places[index] for index in pooled.kept]
-    return (state, *(BlockSlice(name=name, start=behind + start, width=width) for name, (start, width) in kept))
+    return (state, *(replace(places[index], start=behind + places[index].start) for index in pooled.kept))
 
 
 def _export_checked(

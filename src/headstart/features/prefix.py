@@ -30,6 +30,13 @@ class BlockSlice:
     name: str
     start: int
     width: int
+    kinds: int = 1
+    """Of numbers side by side in it, equally many of each: means and deviations are two."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How many columns there are of each kind."""
+        return (self.width // self.kinds,) * self.kinds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +111,18 @@ class PrefixSpec:
 
     def widths(self, block: str) -> tuple[int, ...]:
         """Widths of the runs of columns that `columns(block)` is made of, for scaling each on its own."""
-        if block != "multi":
-            return tuple(run.stop - run.start for run in self.runs(block))
-        return tuple(width for _, width in sorted({(part.start, part.width) for part in self.layout}))
+        if block == "multi":
+            places = {part.start: part.widths for part in self.layout}
+        else:
+            known = {(part.start, part.start + part.width): part.widths for part in self.layout}
+            places = {run.start: known[run.start, run.stop] for run in self.runs(block)}
+        return tuple(width for start in sorted(places) for width in places[start])
+
+    def network_widths(self, block: str) -> tuple[int, ...] | None:
+        """How many of the columns are each network's, where they are of several; else None."""
+        if not self.parts or block not in {"last", "multi"}:
+            return None
+        return tuple(sum(part.widths(block)) for part in self.parts)
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON values."""

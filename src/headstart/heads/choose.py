@@ -44,9 +44,12 @@ class ChoicePlan:
     candidates: tuple[HeadKind, ...] | None = None
     """The heads to try; all that the task allows if None."""
     scaling: ScalingKind | None = None
-    """None means "root" where the features have several blocks, else "global"."""
+    """None means "network" where the features are of several networks, "root" where they have several blocks, else
+    "global"."""
     block_widths: tuple[int, ...] | None = None
     """The widths of the blocks whose features lie side by side."""
+    network_widths: tuple[int, ...] | None = None
+    """The columns of each network, where the features are of several; each is then scaled on its own."""
     num_folds: int = NUM_FOLDS
     """At least 2."""
     num_workers: int = 1
@@ -131,8 +134,7 @@ def choose_head(
     table = _checked(targets, len(features), task, num_classes)
     weights = None if balance is None or num_classes is None else check_class_weights(balance, num_classes)
     kinds = _checked_kinds(plan.candidates, task)
-    several = plan.block_widths is not None and len(plan.block_widths) > 1
-    kind = plan.scaling or ("root" if several else "global")
+    kind = plan.scaling or _scaling_of(plan)
     rows = _contest_rows(table, task, groups, plan)
     contest = _pose(
         features[rows] if len(rows) < len(features) else features, table[rows], (task, num_classes, weights, kind), plan
@@ -167,6 +169,12 @@ def _checked(targets: np.ndarray, num_rows: int, task: Task, num_classes: int | 
             return check_targets(targets, num_rows=num_rows)
 
 
+def _scaling_of(plan: ChoicePlan) -> ScalingKind:
+    if plan.network_widths is not None and len(plan.network_widths) > 1:
+        return "network"
+    return "root" if plan.block_widths is not None and len(plan.block_widths) > 1 else "global"
+
+
 def _checked_kinds(wanted: Sequence[HeadKind] | None, task: Task) -> tuple[HeadKind, ...]:
     possible = candidate_kinds(task)
     if wanted is None:
@@ -198,7 +206,7 @@ def _pose(
     plan: ChoicePlan,
 ) -> Contest:
     task, num_classes, weights, kind = setting
-    scaling = learn_scaling(features, kind, block_widths=plan.block_widths)
+    scaling = learn_scaling(features, kind, block_widths=plan.block_widths, network_widths=plan.network_widths)
     classes = num_classes if task == "single" else None
     return pose_contest(features, targets, task=task, num_classes=classes, class_weights=weights, scaling=scaling)
 

@@ -11,7 +11,7 @@ import numpy as np
 from headstart.errors import SettingError
 from headstart.heads.linear import HeadKind, LinearHead
 
-ScalingKind = Literal["global", "root", "standard", "block"]
+ScalingKind = Literal["global", "root", "standard", "block", "network"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,7 @@ def learn_scaling(
     *,
     weights: np.ndarray | None = None,
     block_widths: Sequence[int] | None = None,
+    network_widths: Sequence[int] | None = None,
 ) -> Scaling:
     """Learn the centre and the scale of features; the scaled mean square over all columns is 1 in every kind.
 
@@ -60,9 +61,12 @@ def learn_scaling(
         kind: "global" divides everything by one number, and keeps the backbone's own weighing of its features; "standard"
             divides each column by its deviation; "root" by the square root of its deviation, half-way between the two;
             "block" divides each block of columns by one number such that a block of width d has the mean square d^-1/2,
-            so that neither many columns nor large numbers make one block drown the others.
+            so that neither many columns nor large numbers make one block drown the others; "network" scales each network's
+            columns as if they were alone, by "root" where they are of several blocks and by "global" where they are of one,
+            and gives each network's the mean square 1.
         weights: (N,) >= 0, the weight of each row in mean and deviation; equal if left out.
-        block_widths: the widths of the blocks, side by side, for "block".
+        block_widths: the widths of the blocks, side by side, for "block" and "network".
+        network_widths: for "network", the columns of each network; every one holds whole blocks.
 
     Returns:
         The scaling; columns that never vary get the factor of the others' mean, so that they do no harm.
@@ -86,6 +90,8 @@ def learn_scaling(
             factor = _filled(variance) ** -0.25
         case "block":
             factor = _block_factors(variance, block_widths)
+        case "network":
+            factor = _network_factors(variance, block_widths, network_widths)
     total = float((variance * factor**2).mean())
     return Scaling(mean=mean, factor=factor / np.sqrt(total) if total > 0 else factor)
 
@@ -116,14 +122,37 @@ def _filled(variance: np.ndarray) -> np.ndarray:
 
 
 def _block_factors(variance: np.ndarray, block_widths: Sequence[int] | None) -> np.ndarray:
-    if block_widths is None or sum(block_widths) != len(variance) or min(block_widths) < 1:
-        raise SettingError(
-            f"scaling by block got block_widths={None if block_widths is None else list(block_widths)}.",
-            expected=f"positive widths that add up to the {len(variance)} columns of the features.",
-            mend='pass block_widths with the width of each block, or scaling="root", which needs none.',
-        )
+    _check_widths("block", block_widths, len(variance))
+    assert block_widths is not None, "checked"
     factors = []
     for block in np.split(variance, np.cumsum(block_widths)[:-1]):
         power = block.mean()
         factors.append(np.full(len(block), len(block) ** -0.25 / np.sqrt(power) if power > 0 else 1.0))
     return np.concatenate(factors)
+
+
+def _network_factors(
+    variance: np.ndarray, block_widths: Sequence[int] | None, network_widths: Sequence[int] | None
+) -> np.ndarray:
+    _check_widths("block", block_widths, len(variance))
+    _check_widths("network", network_widths, len(variance))
+    assert block_widths is not None and network_widths is not None, "checked"
+    ends = np.cumsum(block_widths)
+    factors, start = [], 0
+    for width in network_widths:
+        own, stop = variance[start : start + width], start + width
+        one = int(((ends > start) & (ends <= stop)).sum()) == 1
+        factor = np.ones_like(own) if one else _filled(own) ** -0.25
+        power = float((own * factor**2).mean())
+        factors.append(factor / np.sqrt(power) if power > 0 else factor)
+        start = stop
+    return np.concatenate(factors)
+
+
+def _check_widths(of: str, widths: Sequence[int] | None, num_columns: int) -> None:
+    if widths is None or sum(widths) != num_columns or min(widths) < 1:
+        raise SettingError(
+            f"scaling by {of} got {of}_widths={None if widths is None else list(widths)}.",
+            expected=f"positive widths that add up to the {num_columns} columns of the features.",
+            mend=f'pass {of}_widths with the width of each {of}, or scaling="root", which needs none.',
+        )

@@ -154,12 +154,11 @@ def find_floor(table: FeatureTable, dataset: Dataset, splits: Splits, labels: tu
     targets = encode_targets(dataset, ids, labels)
     groups = group_names(splits.groups, ids)
     block, questions = _choose_block(table, dataset, splits, plan)
-    features = table.features(block, ids)
-
-    widths = table.spec.widths(block)
+    features, spec = table.features(block, ids), table.spec
 
     def solve(weights: np.ndarray | None, kinds: tuple[HeadKind, ...] | None = None) -> HeadChoice:
-        contest = ChoicePlan(seed=plan.seed, block_widths=widths, candidates=kinds, num_workers=plan.num_workers)
+        contest = ChoicePlan(seed=plan.seed, candidates=kinds, num_workers=plan.num_workers)
+        contest = replace(contest, block_widths=spec.widths(block), network_widths=spec.network_widths(block))
         count = len(labels) if dataset.task == "single" else None
         return choose_head(
             features, targets, task=dataset.task, num_classes=count, groups=groups, balance=weights, plan=contest
@@ -241,7 +240,9 @@ def _choose_block(table: FeatureTable, dataset: Dataset, splits: Splits, plan: F
         return "last", []
 
     def hold(name: str) -> Trial:
-        return hold_trial(name, table.features(name, splits.train), table.spec.widths(name), items, seed=plan.seed)
+        widths, of_networks = table.spec.widths(name), table.spec.network_widths(name)
+        features = table.features(name, splits.train)
+        return hold_trial(name, features, widths, items, seed=plan.seed, network_widths=of_networks)
 
     trials = dict(zip(names, ordered_map(hold, names, num_workers=plan.num_workers), strict=True))
     wins, told = better(trials["multi"], trials["last"])

@@ -72,7 +72,14 @@ def choose_backbone(table: FeatureTable, dataset: Dataset, splits: Splits, plan:
 def _best_trial(name: str, table: FeatureTable, items: Contestants, ids: Sequence[str], seed: int) -> Trial:
     """The trial of the last blocks' features, or of all blocks' where those are better: as the floor will choose."""
     last, *multi = (
-        hold_trial(name, table.features(block, ids), table.spec.widths(block), items, seed=seed)
+        hold_trial(
+            name,
+            table.features(block, ids),
+            table.spec.widths(block),
+            items,
+            seed=seed,
+            network_widths=table.spec.network_widths(block),
+        )
         for block in choosable_blocks(table)
     )
     return multi[0] if multi and better(multi[0], last)[0] else last

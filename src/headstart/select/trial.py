@@ -49,7 +49,15 @@ class Trial:
         return {"name": self.name, "score": round(self.score, 4), "note": self.note or f"loss {self.loss:.4f}"}
 
 
-def hold_trial(name: str, features: np.ndarray, block_widths: tuple[int, ...], items: Contestants, *, seed: int) -> Trial:
+def hold_trial(
+    name: str,
+    features: np.ndarray,
+    block_widths: tuple[int, ...],
+    items: Contestants,
+    *,
+    seed: int,
+    network_widths: tuple[int, ...] | None = None,
+) -> Trial:
     """Cross-validate ridge on some features.
 
     Args:
@@ -58,11 +66,12 @@ def hold_trial(name: str, features: np.ndarray, block_widths: tuple[int, ...], i
         block_widths: widths of the blocks side by side in them.
         items: what they are to tell.
         seed: deals the items to folds; the same for every trial of a comparison.
+        network_widths: columns of each network, where the features are of several.
 
     Returns:
         The trial.
     """
-    plan = ChoicePlan(seed=seed, candidates=("ridge",), block_widths=block_widths)
+    plan = ChoicePlan(seed=seed, candidates=("ridge",), block_widths=block_widths, network_widths=network_widths)
     choice = choose_head(
         features, items.targets, task=items.task, num_classes=items.num_classes or None, groups=items.groups, plan=plan
     )
