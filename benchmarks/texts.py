@@ -31,6 +31,7 @@ import numpy as np
 
 import measure
 import text_parts
+import text_peers
 from measure import HEADSTART, HERE, RESULTS, WORK, Target, at_least, run_timed, say
 
 TEST_SHARE = 0.2
@@ -156,8 +157,8 @@ def _fit(table: Path, scratch: Path, way: str, geometry: str, cache: dict[str, s
 PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "spam": lambda options: measure_part(prepare_spam(), SPAM, options),
     "movies": lambda options: measure_part(prepare_movies(), MOVIES, options),
-    "setfit": lambda options: text_parts.measure_setfit(prepare_movies(), options),
-    "encode": lambda options: text_parts.measure_encode(prepare_spam(), options),
+    "setfit": lambda options: text_peers.measure_setfit(prepare_movies(), options),
+    "encode": lambda options: text_peers.measure_encode(prepare_spam(), options),
     "transfer": lambda options: text_parts.measure_transfer(prepare_movies(), prepare_reviews("products"), options),
     "rating": lambda options: text_parts.measure_rating(prepare_movies(), options),
     "tuned": lambda options: text_parts.measure_tuned(prepare_movies(), options),

@@ -7,7 +7,7 @@ from typing import Any
 
 from headstart.report.adaptation import describe_tuning
 from headstart.report.attempted import list_attempted, unit_of_gain
-from headstart.report.sections import describe_model, list_facts, write_usage
+from headstart.report.facts import describe_model, list_facts, write_usage
 from headstart.report.words import headline, is_number, number, show
 
 _MOST_LABELS = 50

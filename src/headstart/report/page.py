@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import ArtifactError, MissingPackageError
-from headstart.report import charts, curves, sections
+from headstart.report import charts, curves, facts, sections
 from headstart.report.adaptation import (
     describe_losses,
     describe_rates,
@@ -81,11 +81,11 @@ def _template() -> Any:  # noqa: ANN401 - jinja2 is loaded only where a page is 
 
 def _gather(report: dict[str, Any]) -> dict[str, Any]:
     summary = report["summary"]
-    shell, python = sections.write_usage(summary)
+    shell, python = facts.write_usage(summary)
     return {
         "title": _name_model(summary),
         "headline": headline(report),
-        "about": sections.describe_model(report),
+        "about": facts.describe_model(report),
         "created": show(report["created"]) if report.get("created") else "",
         "version": show(report["headstart_version"]) if report.get("headstart_version") else "",
         "tiles": sections.list_tiles(report),
@@ -127,15 +127,15 @@ def _gather_evidence(report: dict[str, Any]) -> dict[str, Any]:
 def _gather_origins(report: dict[str, Any]) -> dict[str, Any]:
     summary, data, backbone = report["summary"], report.get("data") or {}, report.get("backbone") or {}
     counts = {name: count for name, count in (summary.get("counts") or {}).items() if count}
-    facts = {"source": data.get("source"), "split": data.get("split"), **counts}
+    about_data = {"source": data.get("source"), "split": data.get("split"), **counts}
     classes = [{**row, "label": show(row.get("label", ""))} for row in data.get("classes") or []]
     return {
-        "data_facts": sections.list_facts(facts),
+        "data_facts": facts.list_facts(about_data),
         "classes": classes,
         "most_items": max((row.get("train") or 0 for row in classes), default=0) or 1,
-        "backbone_facts": sections.list_facts({name: value for name, value in backbone.items() if name != "blocks"}),
+        "backbone_facts": facts.list_facts({name: value for name, value in backbone.items() if name != "blocks"}),
         "blocks": None if _shows_blocks(report) else list_blocks(report),
-        "preprocess_facts": sections.list_facts(report.get("preprocess") or {}),
+        "preprocess_facts": facts.list_facts(report.get("preprocess") or {}),
         "items": name_items(summary, 2),
     }
 
