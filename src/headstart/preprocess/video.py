@@ -209,7 +209,8 @@ def _check_size(stream: VideoStream, max_pixels: int, name: str) -> None:
 
 def _read_timeline(container: InputContainer, stream: VideoStream, name: str) -> Timeline:
     """Go through all packets: of the video alone where it declares a length of its own, else of all that is in the file."""
-    of_its_own = bool(stream.frames and stream.duration)
+    length = stream.duration or 0 if stream.frames else 0
+    of_its_own = bool(length)
     shown, keys, ends = [], [], [0.0]
     for packet in container.demux(*([stream] if of_its_own else [])):
         time = packet.pts if packet.pts is not None else packet.dts
@@ -222,7 +223,7 @@ def _read_timeline(container: InputContainer, stream: VideoStream, name: str) ->
         if packet.is_keyframe:
             keys.append(time)
     tick_seconds = float(stream.time_base or 1)
-    declared = stream.duration * tick_seconds if of_its_own else (container.duration or 0) / 1e6
+    declared = length * tick_seconds if of_its_own else (container.duration or 0) / 1e6
     found = max(ends) - (min(shown, default=0) * tick_seconds if of_its_own else (container.start_time or 0) / 1e6)
     if found < LEAST_SHARE * declared and (of_its_own or found < declared - LEAST_SECONDS):
         told = f"is cut off: it declares {declared:.1f} seconds, and {max(found, 0):.1f} are there"
