@@ -238,7 +238,7 @@ def _decode_key(container: InputContainer, stream: VideoStream, key: int) -> av.
         if time == key and packet.is_keyframe:
             frames = [*packet.decode(), *stream.codec_context.decode(None)]
             stream.codec_context.flush_buffers()
-            return frames[-1] if frames else None  # type: ignore[return-value]
+            return frames[-1] if frames else None
     return None
 
 
