@@ -18,7 +18,7 @@ from headstart.preprocess.containers import VideoKind, find_video_kind
 from headstart.preprocess.image import ImagePreprocess
 from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.recipe import preprocess_from_json, suit
-from headstart.preprocess.video import Timeline, place_frames
+from headstart.preprocess.timeline import Timeline, place_frames
 
 PLAIN = ImagePreprocess(image_size=16, geometry="squash", interpolation="bilinear")
 CLIPS = ClipPreprocess(picture=PLAIN)

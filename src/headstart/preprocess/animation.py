@@ -12,6 +12,7 @@ from PIL import GifImagePlugin, Image, PngImagePlugin
 from headstart.preprocess.decode import check_size, load_pixels
 from headstart.preprocess.formats import PARSER_ERRORS, open_image, pillow_limit_lifted
 from headstart.preprocess.modes import Color, image_to_rgb
+from headstart.preprocess.timeline import spread
 
 _WEBP_ANIMATION = 0x02
 """The bit in the flags of a VP8X chunk that says so (RFC 9649, 2.7.1)."""
@@ -60,19 +61,6 @@ def read_animation(content: bytes, count: int, *, background: Color, max_pixels:
     for place in spread(total, count):
         load_pixels(image, name, frame=place)
         yield image_to_rgb(image, background=background, name=name)
-
-
-def spread(total: int, count: int) -> list[int]:
-    """The middles of so many equal parts of some frames, or all frames where there are no more.
-
-    Args:
-        total: frames.
-        count: parts, at least 1.
-
-    Returns:
-        Numbers of frames, from 0, ascending.
-    """
-    return [int((part + 0.5) * total / count) for part in range(count)] if total > count else list(range(total))
 
 
 def _count_frames(content: bytes) -> int:

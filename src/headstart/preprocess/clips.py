@@ -176,6 +176,8 @@ class ClipPreprocess:
 
     def collate(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
         """Put clips side by side, normalised: (B, F, 3, S, S) float32, NaN behind the last frame of those with fewer."""
+        if len(prepared) == 1:
+            return self.picture.normalise(prepared[0])[None]
         shape = len(prepared), max(len(frames) for frames in prepared), *self.picture.input_shape
         batch = np.full(shape, np.nan, np.float32)
         for row, frames in zip(batch, prepared, strict=True):

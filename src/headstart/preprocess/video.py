@@ -12,9 +12,7 @@ import io
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +23,7 @@ from headstart.preprocess.containers import FRAMES_EXPECTED, REENCODE, VideoKind
 from headstart.preprocess.decode import DecodedImage
 from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.modes import Color, image_to_rgb
+from headstart.preprocess.timeline import Timeline, place_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,51 +39,6 @@ LEAST_SHARE, LEAST_SECONDS = 0.9, 1.0
 """A video that ends before this share of the length it declares was cut off; if that is the whole file's, so long before."""
 MANY_FRAMES = 16
 """In a part, from which on frames that no other refers to are passed over."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timeline:
-    """When the frames of a video are shown, in ticks of its own."""
-
-    shown: tuple[int, ...]
-    """Ascending, at least one."""
-    keys: tuple[int, ...]
-    """Those of them that can be decoded by themselves."""
-    tick_seconds: float
-
-    @property
-    def length(self) -> int:
-        """Ticks from the first frame to the end of the last."""
-        gaps = max(len(self.shown) - 1, 1)
-        span = self.shown[-1] - self.shown[0]
-        return span + max(1, round(span / gaps))
-
-    @property
-    def seconds(self) -> float:
-        """How long the video is."""
-        return self.length * self.tick_seconds
-
-
-def place_frames(timeline: Timeline, count: int) -> tuple[int, ...]:
-    """Say which moments to decode: one in each of so many equal parts.
-
-    Args:
-        timeline: of the video.
-        count: F, parts; at least 1.
-
-    Returns:
-        At most F ascending ticks: of a key frame where the part has one, else its middle; every frame, where there are no more.
-    """
-    if len(timeline.shown) <= count:
-        return timeline.shown
-    start, length = timeline.shown[0], timeline.length
-    edges = [start + length * part / count for part in range(count + 1)]
-    wanted = []
-    for low, high in pairwise(edges):
-        middle = (low + high) / 2
-        keys = [key for key in timeline.keys if low <= key < high]
-        wanted.append(min(keys, key=lambda key: abs(key - middle)) if keys else int(middle))
-    return tuple(wanted)
 
 
 def video_seconds(content: bytes | Path, kind: VideoKind, *, name: str) -> float:
@@ -211,12 +165,13 @@ def _read_timeline(container: InputContainer, stream: VideoStream, name: str) ->
     """Go through all packets: of the video alone where it declares a length of its own, else of all that is in the file."""
     length = stream.duration or 0 if stream.frames else 0
     of_its_own = bool(length)
-    shown, keys, ends = [], [], [0.0]
+    shown, keys = [], []
+    ends: dict[int, int] = {}  # of each stream, in its ticks: fractions would take longer than all the rest
     for packet in container.demux(*([stream] if of_its_own else [])):
         time = packet.pts if packet.pts is not None else packet.dts
         if time is None:  # what ends a stream
             continue
-        ends.append(float((time + (packet.duration or 0)) * packet.time_base))
+        ends[packet.stream_index] = max(ends.get(packet.stream_index, 0), time + (packet.duration or 0))
         if packet.stream_index != stream.index:
             continue
         shown.append(time)
@@ -224,7 +179,8 @@ def _read_timeline(container: InputContainer, stream: VideoStream, name: str) ->
             keys.append(time)
     tick_seconds = float(stream.time_base or 1)
     declared = length * tick_seconds if of_its_own else (container.duration or 0) / 1e6
-    found = max(ends) - (min(shown, default=0) * tick_seconds if of_its_own else (container.start_time or 0) / 1e6)
+    end_seconds = max((float(end * (container.streams[number].time_base or 0)) for number, end in ends.items()), default=0.0)
+    found = end_seconds - (min(shown, default=0) * tick_seconds if of_its_own else (container.start_time or 0) / 1e6)
     if found < LEAST_SHARE * declared and (of_its_own or found < declared - LEAST_SECONDS):
         told = f"is cut off: it declares {declared:.1f} seconds, and {max(found, 0):.1f} are there"
         raise UnreadableItemError(name, told, kind="truncated", expected=FRAMES_EXPECTED, mend=REENCODE)
@@ -243,27 +199,52 @@ def _frames_at(
     last: Any = None
     for moment in wanted:
         key = timeline.keys[max(bisect_right(timeline.keys, moment) - 1, 0)]
-        if key > here:
-            container.seek(key, stream=stream)
-            frames = container.decode(stream)
-        elif last is not None and last.pts >= moment:
+        found = _decode_key(container, stream, key) if key == moment else None
+        if found is not None:
+            here = key - 1  # what follows it is passed by: whoever wants that must come back
+        elif key <= here and last is not None and last.pts >= moment:
             continue
-        found = None
-        for frame in frames:
-            if frame.pts is None:
-                continue
-            here, found = frame.pts, frame
-            if here >= moment:
-                break
-        if found is None:  # the end
-            return
+        else:
+            if key > here:
+                container.seek(key, stream=stream)
+                frames = container.decode(stream)
+            found = _first_from(frames, moment)
+            if found is None:  # the end
+                return
+            here = found.pts
         last = found
         yield found
 
 
+def _first_from(frames: Iterator[av.VideoFrame], moment: int) -> Any:  # noqa: ANN401 - a frame whose time is known
+    """The first of some frames from a moment on; the last one where none is, None where there is none at all."""
+    last = None
+    for frame in frames:
+        if frame.pts is None:
+            continue
+        last = frame
+        if frame.pts >= moment:
+            break
+    return last
+
+
+def _decode_key(container: InputContainer, stream: VideoStream, key: int) -> av.VideoFrame | None:
+    """Decode one key frame and nothing else: the decoder is told that no more will come, or it would wait for later frames."""
+    container.seek(key, stream=stream)
+    for packet in container.demux(stream):
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None or time > key:
+            return None
+        if time == key and packet.is_keyframe:
+            frames = [*packet.decode(), *stream.codec_context.decode(None)]
+            stream.codec_context.flush_buffers()
+            return frames[-1] if frames else None
+    return None
+
+
 @cache
 def _scaling() -> Interpolation:
-    """FFmpeg's mean over areas, rounded: left to itself it cuts off, and every level comes out too low by one or two."""
+    """FFmpeg's mean over areas, rounded: left to itself it takes short cuts, and levels come out too low by one or two."""
     from av.video.reformatter import Interpolation
 
     return Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
