@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import forward
 import headstart
 import measure
 from data.clips import write_clips
+from features import milliseconds, time_extraction
 from headstart.backbones import locate
 from headstart.features import compile_prefix, extract
 from headstart.features.clips import suit_prefix
@@ -104,15 +104,6 @@ def measure_set(name: str, paths: Sequence[Path], pictures: Prefix, prefix: Pref
     }
 
 
-def time_extraction(prefix: Prefix, preprocess: ClipPreprocess, samples: Sequence[Sample]) -> float:
-    started = time.perf_counter()
-    table = extract(prefix, preprocess, samples)
-    seconds = time.perf_counter() - started
-    if (table.misses, len(table.failures)) != (len(samples), 0):
-        raise SystemExit(f"{table.misses} computed, {len(table.failures)} unreadable of {len(samples)}: this is no measurement")
-    return seconds
-
-
 def time_stages(paths: Sequence[Path], prefix: Prefix, preprocess: ClipPreprocess) -> dict[str, float]:
     """Milliseconds a clip of each stage alone, on one thread."""
     contents = [path.read_bytes() for path in paths]
@@ -129,16 +120,6 @@ def time_stages(paths: Sequence[Path], prefix: Prefix, preprocess: ClipPreproces
         "network": lambda: [prefix(batch) for batch in batches],
     }
     return {name: round(milliseconds(job, len(paths)), 3) for name, job in jobs.items()}
-
-
-def milliseconds(job: Callable[[], object], num_items: int, repeats: int = 3) -> float:
-    """Median of a few runs, for one item."""
-    values = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        job()
-        values.append(time.perf_counter() - started)
-    return statistics.median(values) / num_items * 1e3
 
 
 def measure_accuracy(stamps: Path, scratch: Path, *, quick: bool) -> dict[str, Any]:

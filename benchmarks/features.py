@@ -25,6 +25,7 @@ from headstart.features.prefix import Prefix
 from headstart.features.store import clear, store_key
 from headstart.preprocess.image import ImagePreprocess
 from headstart.preprocess.items import load_bytes
+from headstart.preprocess.recipe import Preprocess
 from headstart.records import Sample
 from headstart.runtime import cache_root, num_cores
 from measure import Target, at_least, say, summarise
@@ -81,7 +82,7 @@ def measure_set(name: str, paths: Sequence[Path], prefix: Prefix, repeats: int) 
     }
 
 
-def time_extraction(prefix: Prefix, preprocess: ImagePreprocess, samples: Sequence[Sample]) -> float:
+def time_extraction(prefix: Prefix, preprocess: Preprocess, samples: Sequence[Sample]) -> float:
     started = time.perf_counter()
     table = extract(prefix, preprocess, samples)
     seconds = time.perf_counter() - started

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from headstart.errors import ArtifactError, SettingError
+from headstart.errors import SettingError
 from headstart.preprocess.items import UnreadableItemError
+from headstart.preprocess.recipe_json import cannot_work, read_settings
 from headstart.preprocess.sound_copies import LEAST_ALIKE, find_copies
 from headstart.preprocess.sound_findings import notice_sounds
 from headstart.preprocess.sound_items import load_sound, open_sound, sound_key
@@ -103,21 +104,11 @@ class AudioPreprocess:
         Raises:
             ArtifactError: if it is of other rules, or has a missing, unknown or wrong setting.
         """
-        names = {field.name for field in dataclasses.fields(AudioPreprocess)}
-        expected = f"an object with kind, rules, {', '.join(sorted(names))}."
-        mend = "use the file as headstart wrote it, or a headstart as new as the one that wrote it."
-        settings = dict(spec)
-        if (settings.pop("kind", None), settings.pop("rules", None)) != ("audio", RULES) or set(settings) != names:
-            wrong = ", ".join(sorted(map(str, set(settings) ^ names))) or "none missing or unknown"
-            raise ArtifactError(
-                f"this is no audio preprocess of rules {RULES}; settings missing or unknown: {wrong}.",
-                expected=expected,
-                mend=mend,
-            )
+        settings = read_settings(spec, AudioPreprocess, kind="audio", rules=RULES)
         try:
             return AudioPreprocess(**settings)
         except (SettingError, TypeError) as problem:
-            raise ArtifactError(f"the audio preprocess cannot work: {problem}", expected=expected, mend=mend) from problem
+            raise cannot_work(AudioPreprocess, "audio", problem) from problem
 
     def with_fitting(self, fitting: str) -> AudioPreprocess:
         """The same recipe with another way of reading long sounds.

@@ -19,11 +19,12 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from headstart.errors import ArtifactError, SettingError
+from headstart.errors import SettingError
 from headstart.preprocess.clip_items import find_clip_kind, read_clip
 from headstart.preprocess.decode import DecodedImage
 from headstart.preprocess.image import GOLDEN_SIDE, ImagePreprocess
 from headstart.preprocess.items import content_key, file_key, load_small
+from headstart.preprocess.recipe_json import cannot_work, read_settings
 from headstart.preprocess.thumbnail import sheet_data_uri, thumbnail_data_uri
 from headstart.records import Finding, Modality
 
@@ -103,21 +104,11 @@ class ClipPreprocess:
         Raises:
             ArtifactError: if it is of other rules, or has a missing, unknown or wrong setting.
         """
-        names = {field.name for field in dataclasses.fields(ClipPreprocess)}
-        expected = f"an object with kind, rules, {', '.join(sorted(names))}."
-        mend = "use the file as headstart wrote it, or a headstart as new as the one that wrote it."
-        settings = dict(spec)
-        if (settings.pop("kind", None), settings.pop("rules", None)) != ("clip", RULES) or set(settings) != names:
-            wrong = ", ".join(sorted(map(str, set(settings) ^ names))) or "none missing or unknown"
-            raise ArtifactError(
-                f"this is no preprocess of clips of rules {RULES}; settings missing or unknown: {wrong}.",
-                expected=expected,
-                mend=mend,
-            )
+        settings = read_settings(spec, ClipPreprocess, kind="clip", rules=RULES)
         try:
             return ClipPreprocess(**(settings | {"picture": ImagePreprocess.from_json(settings["picture"])}))
-        except SettingError as problem:
-            raise ArtifactError(problem.what, expected=expected, mend=mend) from problem
+        except (SettingError, TypeError) as problem:
+            raise cannot_work(ClipPreprocess, "clip", problem) from problem
 
     def with_fitting(self, fitting: str) -> ClipPreprocess:
         """The same recipe with another way of becoming square.
