@@ -179,6 +179,9 @@ class FakeSpec:
     def widths(self, block):
         return (6,)
 
+    def network_widths(self, block):
+        return None
+
 
 class FakeTable:
     """What a floor asks of a table of features."""

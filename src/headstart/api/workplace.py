@@ -41,8 +41,6 @@ def workplace(out: str | Path | None, *, resume: bool) -> Iterator[Path]:
         ArtifactError: if it cannot be written, something else is at `out`, or another fit works there.
         SettingError: if there is nothing to resume.
     """
-    if out is not None:
-        _release(_claim(partial(out)))  # what lies there is nobody's any more
     folder = _open(out, resume=resume)
     held = _claim(folder)
     try:
@@ -65,6 +63,7 @@ def _open(out: str | Path | None, *, resume: bool) -> Path:
     target = Path(out)
     check_replaceable(target)
     folder = partial(out)
+    _release(_claim(folder))  # what lies there is nobody's any more
     if resume and not has_checkpoints(folder):
         seen = f"{folder} holds no checkpoint"
         raise _nothing_to_resume(f"{seen}, and {target} is a whole model" if target.exists() else seen)
