@@ -13,6 +13,7 @@ import argparse
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
@@ -55,8 +56,10 @@ def write_clips(
         (out / label.name).mkdir(parents=True, exist_ok=True)
         pairs += [(path, out / label.name / f"{path.stem}.mp4") for path in sorted(label.glob("*.jpg"))[:per_class]]
     missing = [(picture, target, seconds, settings or {}) for picture, target in pairs if not target.exists()]
-    with ProcessPoolExecutor() as pool:
-        list(pool.map(write_clip, *zip(*missing, strict=True))) if missing else []
+    # Spawned, not forked: whoever calls may have threads of FFmpeg's or ONNX Runtime's.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for done in [pool.submit(write_clip, *words) for words in missing]:
+            done.result()
     return [target for _, target in pairs]
 
 
