@@ -79,6 +79,8 @@ def model(encoders, tmp_path_factory, compiling_here):
     """A model of two text backbones and of terms, which the test has kept together."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fusion, "better", always_together)
+        patch.setattr("headstart.select.classical._mean_share", lambda *_: 0.5)
+        patch.setattr("headstart.select.classical._decide", lambda *_: ("both", "as the test has it"))
         return headstart.fit(texts(), backbone="+".join(encoders), out=tmp_path_factory.mktemp("models") / "fused.hs")
 
 
