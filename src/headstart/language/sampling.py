@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,6 +72,7 @@ def _draw(backbone: CausalBackbone, given: list[int], sampling: Sampling) -> Ite
     device = next(network.parameters()).device
     random = torch.Generator().manual_seed(sampling.seed)
     end = backbone.tokenizer.eos_token_id
+    argument = _past_argument(network)
     read, past = given[-(most - 1) :], None
     fresh = read
     for _ in range(sampling.max_new_tokens):
@@ -79,13 +81,19 @@ def _draw(backbone: CausalBackbone, given: list[int], sampling: Sampling) -> Ite
             read, past = read[-(most // 2) :], None
             fresh = read
         with torch.no_grad():
-            found = network(input_ids=torch.tensor([fresh], device=device), past_key_values=past, use_cache=True)
-        past = found.past_key_values
+            found = network(input_ids=torch.tensor([fresh], device=device), use_cache=True, **{argument: past})
+        past = found[argument]
         token = _choose(found.logits[0, -1].float().cpu(), sampling, random)
         if token == end:
             return
         yield token
         read, fresh = [*read, token], [token]
+
+
+def _past_argument(network: torch.nn.Module) -> str:
+    """How the network calls what it has read: transformers renamed it in 5.24, in what it takes and what it gives."""
+    names = inspect.signature(network.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def _choose(scores: torch.Tensor, sampling: Sampling, random: torch.Generator) -> int:
