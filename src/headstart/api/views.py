@@ -15,7 +15,7 @@ from headstart.features.prefix import Prefix
 from headstart.records import Dataset, Splits
 from headstart.select.floor import question
 from headstart.select.geometry import contestants
-from headstart.select.trial import better, hold_trial
+from headstart.select.trial import better, hold_block_trial
 
 
 def add_flips(
@@ -48,9 +48,8 @@ def add_flips(
         return table, []
     samples = [dataset.by_id[id_] for id_ in table.ids]
     both = extract(prefix, table.preprocess, samples, views=(PLAIN, FLIPPED), progress=progress)
-    widths, of_networks = table.spec.widths("multi"), table.spec.network_widths("multi")
     plain, mirrored = (
-        hold_trial(name, given.features("multi", splits.train), widths, items, seed=settings.seed, network_widths=of_networks)
+        hold_block_trial(name, given, "multi", items, seed=settings.seed, ids=splits.train)
         for name, given in (("as they are", table), ("with their mirror images", both))
     )
     wins, told = better(mirrored, plain)

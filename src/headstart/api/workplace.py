@@ -84,7 +84,10 @@ def _claim(folder: Path) -> int | None:
     """
     if fcntl is None or not folder.is_dir():
         return None
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # working in it will say what is wrong
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from headstart.artifact.joining import BATCH
+
 FRAMES = "frames"
-BATCH = "batch"
 
 
 def take_clips(network: onnx.ModelProto) -> onnx.ModelProto:

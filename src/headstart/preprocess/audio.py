@@ -16,11 +16,11 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from headstart.errors import SettingError
-from headstart.preprocess.items import UnreadableItemError
+from headstart.preprocess.items import UnreadableItemError, load_small
 from headstart.preprocess.recipe_json import cannot_work, read_settings
 from headstart.preprocess.sound_copies import LEAST_ALIKE, find_copies
 from headstart.preprocess.sound_findings import notice_sounds
-from headstart.preprocess.sound_items import load_sound, open_sound, sound_key
+from headstart.preprocess.sound_items import open_sound, sound_key
 from headstart.preprocess.sound_shown import as_wave_file, show_sound
 from headstart.preprocess.windows import cut_windows, place_windows, resample
 from headstart.records import Finding, Modality
@@ -152,8 +152,8 @@ class AudioPreprocess:
         return {"fitting": self.fitting, "rate_hz": self.rate_hz, "window": self.window, "max_windows": self.max_windows}
 
     def load(self, item: object, *, name: str = "") -> object:
-        """Read a small file once; see `sound_items.load_sound`."""
-        return load_sound(item, name=name)
+        """Read a small file once; see `items.load_small`."""
+        return load_small(item, name=name)
 
     def digest(self, content: object, *, name: str = "") -> bytes:
         """Hash what an item holds; see `sound_items.sound_key`."""

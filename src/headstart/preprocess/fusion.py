@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from headstart.errors import ArtifactError
+from headstart.preprocess.recipe_json import MEND
 from headstart.records import Finding, Modality
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class FusedPreprocess:
             raise ArtifactError(
                 f"this is no preprocess of several networks of rules {RULES}.",
                 expected="an object with kind, rules, and parts: two or more, each with its backbone's name.",
-                mend="use the file as headstart wrote it, or a headstart as new as the one that wrote it.",
+                mend=MEND,
             )
         parts = [
             open_part(

@@ -23,6 +23,7 @@ from headstart.preprocess.geometry import resample_middle, resample_padded, size
 from headstart.preprocess.image_settings import check_settings
 from headstart.preprocess.items import content_key, load_bytes
 from headstart.preprocess.pixels import example_pixels, normalise_pixels
+from headstart.preprocess.recipe_json import MEND, expected_of, field_names
 from headstart.preprocess.thumbnail import thumbnail_data_uri
 from headstart.records import Finding, Modality
 
@@ -114,21 +115,19 @@ class ImagePreprocess:
         Raises:
             ArtifactError: if it is no image preprocess, of newer rules, or has a missing, unknown or wrong setting.
         """
-        names = {field.name for field in dataclasses.fields(ImagePreprocess)}
-        expected = f"an object with kind, rules, {', '.join(sorted(names))}."
-        mend = "use the file as headstart wrote it, or a headstart as new as the one that wrote it."
+        names, expected = field_names(ImagePreprocess), expected_of(ImagePreprocess)
         if not isinstance(spec, Mapping) or spec.get("kind") != "image" or spec.get("rules") != RULES:
             seen = {key: spec.get(key) for key in ("kind", "rules")} if isinstance(spec, Mapping) else spec
-            raise ArtifactError(f"this is no image preprocess of rules {RULES}: {seen!r}.", expected=expected, mend=mend)
+            raise ArtifactError(f"this is no image preprocess of rules {RULES}: {seen!r}.", expected=expected, mend=MEND)
         settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()}
         settings.pop("kind"), settings.pop("rules")
         if set(settings) != names:
             wrong = ", ".join(sorted(map(str, set(settings) ^ names)))
-            raise ArtifactError(f"the image preprocess has missing or unknown settings: {wrong}.", expected=expected, mend=mend)
+            raise ArtifactError(f"the image preprocess has missing or unknown settings: {wrong}.", expected=expected, mend=MEND)
         try:
             return ImagePreprocess(**settings)
         except SettingError as problem:
-            raise ArtifactError(problem.what, expected=problem.expected, mend=mend) from problem
+            raise ArtifactError(problem.what, expected=problem.expected, mend=MEND) from problem
 
     def with_geometry(self, geometry: str) -> ImagePreprocess:
         """The same recipe with another way of becoming square.

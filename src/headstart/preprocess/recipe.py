@@ -11,6 +11,7 @@ from headstart.preprocess.clip_items import find_clip_kind
 from headstart.preprocess.clips import ClipPreprocess
 from headstart.preprocess.fusion import FusedPreprocess
 from headstart.preprocess.image import ImagePreprocess
+from headstart.preprocess.recipe_json import MEND
 from headstart.preprocess.text import TextPreprocess
 from headstart.records import Finding, Modality
 
@@ -203,5 +204,5 @@ def preprocess_from_json(spec: Mapping[str, Any], read: Callable[[str], bytes]) 
             raise ArtifactError(
                 f"there is no preprocess of kind {kind!r}.",
                 expected="kind image, clip, text, audio or fusion.",
-                mend="use the file as headstart wrote it, or a headstart as new as the one that wrote it.",
+                mend=MEND,
             )

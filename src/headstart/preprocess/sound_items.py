@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import MissingPackageError
-from headstart.preprocess.items import UnreadableItemError, file_key, item_name
-from headstart.preprocess.items import load_small as load_sound
+from headstart.preprocess.items import UnreadableItemError, file_key, item_name, load_small
 from headstart.preprocess.waveform import MOST_RATE, Waveform, as_waveform, unsupported_sound
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ def open_sound(item: object, *, name: str = "") -> Iterator[Sound]:
             raise _empty(name)
         yield in_memory
         return
-    with _open_file(load_sound(item, name=name), name) as opened:
+    with _open_file(load_small(item, name=name), name) as opened:
         yield opened
 
 
@@ -192,7 +191,7 @@ def sound_key(item: object, *, name: str = "") -> bytes:
     """Hash what an item holds; a file, its bytes, and a file too large for memory have one key.
 
     Args:
-        item: as for `open_sound`, or what `load_sound` made of it.
+        item: as for `open_sound`, or what `load_small` made of it.
         name: what to call the item in an error.
 
     Returns:
@@ -206,7 +205,7 @@ def sound_key(item: object, *, name: str = "") -> bytes:
     if in_memory is not None:
         head = f"sound {in_memory.rate_hz} ".encode()
         return hashlib.sha256(head + np.ascontiguousarray(in_memory.samples).tobytes()).digest()
-    content = load_sound(item, name=name)
+    content = load_small(item, name=name)
     if isinstance(content, bytes):
         return hashlib.sha256(content).digest()
     if not isinstance(content, Path):

@@ -23,7 +23,7 @@ from headstart.inference import ordered_map
 from headstart.records import Dataset, Splits, Task
 from headstart.select.classical import Entrants, hold_term_contest, term_scores
 from headstart.select.geometry import contestants
-from headstart.select.trial import Trial, better, hold_trial, question
+from headstart.select.trial import Trial, better, hold_block_trial, question
 
 # From this ratio of the largest class to the smallest, 'auto' asks cross-validation whether classes should weigh alike.
 IMBALANCE = 10.0
@@ -240,9 +240,7 @@ def _choose_block(table: FeatureTable, dataset: Dataset, splits: Splits, plan: F
         return "last", []
 
     def hold(name: str) -> Trial:
-        widths, of_networks = table.spec.widths(name), table.spec.network_widths(name)
-        features = table.features(name, splits.train)
-        return hold_trial(name, features, widths, items, seed=plan.seed, network_widths=of_networks)
+        return hold_block_trial(name, table, name, items, seed=plan.seed, ids=splits.train)
 
     trials = dict(zip(names, ordered_map(hold, names, num_workers=plan.num_workers), strict=True))
     wins, told = better(trials["multi"], trials["last"])

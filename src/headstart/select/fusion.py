@@ -16,7 +16,7 @@ from headstart.inference import ordered_map
 from headstart.records import Dataset, Splits
 from headstart.select.floor import Floor, FloorPlan, choosable_blocks, find_floor
 from headstart.select.geometry import contestants
-from headstart.select.trial import Contestants, Trial, better, hold_trial, question
+from headstart.select.trial import Contestants, Trial, better, hold_block_trial, question
 
 QUESTION = "backbones: one alone, or all together"
 TOGETHER = "all together"
@@ -71,17 +71,7 @@ def choose_backbone(table: FeatureTable, dataset: Dataset, splits: Splits, plan:
 
 def _best_trial(name: str, table: FeatureTable, items: Contestants, ids: Sequence[str], seed: int) -> Trial:
     """The trial of the last blocks' features, or of all blocks' where those are better: as the floor will choose."""
-    last, *multi = (
-        hold_trial(
-            name,
-            table.features(block, ids),
-            table.spec.widths(block),
-            items,
-            seed=seed,
-            network_widths=table.spec.network_widths(block),
-        )
-        for block in choosable_blocks(table)
-    )
+    last, *multi = (hold_block_trial(name, table, block, items, seed=seed, ids=ids) for block in choosable_blocks(table))
     return multi[0] if multi and better(multi[0], last)[0] else last
 
 

@@ -24,7 +24,7 @@ from headstart.features.prefix import Prefix
 from headstart.preprocess.fusion import FusedPreprocess
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Dataset, Sample
-from headstart.select.trial import Contestants, Trial, better, hold_trial
+from headstart.select.trial import Contestants, Trial, better, hold_block_trial
 
 # Two more passes over 15 % of the items make 1.3 forward passes an item; more than 256 items tell no more.
 SHARE = 0.15
@@ -83,7 +83,7 @@ def choose_geometry(
         items = contestants(dataset, table.ids)
         if items is None:
             return _settled(base, base.fittings[0], "too few readable items to ask the data")
-        trials.append(hold_trial(name, table.features("multi"), prefix.spec.widths("multi"), items, seed=seed))
+        trials.append(hold_block_trial(name, table, "multi", items, seed=seed))
     kept, reason = trials[0], ""
     for challenger in sorted(trials[1:], key=lambda trial: trial.loss):
         wins, told = better(challenger, kept, errors=LEAST_ERRORS)

@@ -22,7 +22,7 @@ from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Dataset, Sample
 from headstart.select.geometry import contestants, part_to_ask
-from headstart.select.trial import Trial, hold_trial
+from headstart.select.trial import Trial, hold_block_trial
 
 MIN_ITEMS = 2_000
 # Less than this, and a busier moment could have been the reason.
@@ -142,5 +142,5 @@ def _hold_trials(
         items = contestants(dataset, table.ids)
         if items is None:
             return ()
-        trials.append(hold_trial(prefix.precision, table.features("multi"), prefix.spec.widths("multi"), items, seed=seed))
+        trials.append(hold_block_trial(prefix.precision, table, "multi", items, seed=seed))
     return tuple(trials)

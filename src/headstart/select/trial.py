@@ -6,11 +6,13 @@ out-of-fold scores, so that a comparison costs milliseconds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from headstart.features import FeatureTable
 from headstart.heads.choose import ChoicePlan, choose_head
 from headstart.heads.temperature import log_losses, yes_no_losses
 from headstart.records import Task
@@ -47,6 +49,28 @@ class Trial:
     def as_json(self) -> dict[str, object]:
         """As a candidate of the report's choices."""
         return {"name": self.name, "score": round(self.score, 4), "note": self.note or f"loss {self.loss:.4f}"}
+
+
+def hold_block_trial(
+    name: str, table: FeatureTable, block: str, items: Contestants, *, seed: int, ids: Sequence[str] | None = None
+) -> Trial:
+    """Cross-validate ridge on a block's features, whatever networks and kinds of numbers they are of.
+
+    Args:
+        name: what the features are called.
+        table: of the items.
+        block: the name of its features.
+        items: what they are to tell.
+        seed: as for `hold_trial`.
+        ids: of the items, in their order; None for all of the table.
+
+    Returns:
+        The trial.
+    """
+    spec = table.spec
+    return hold_trial(
+        name, table.features(block, ids), spec.widths(block), items, seed=seed, network_widths=spec.network_widths(block)
+    )
 
 
 def hold_trial(
