@@ -185,6 +185,38 @@ def write_result(name: str, *, data: str, values: Mapping[str, Any], targets: Se
         print(describe(target))
 
 
+Parts = Mapping[str, Callable[[Any], dict[str, Any]]]
+
+
+def add_only(parser: argparse.ArgumentParser, parts: Parts) -> None:
+    """Let a benchmark be run in parts."""
+    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), metavar="PART")
+
+
+def measure_parts(
+    name: str, parts: Parts, judge: Callable[[dict[str, Any]], Sequence[Target]], *, data: str, options: Any
+) -> None:
+    """Measure the parts that are asked for, and write each beside those that were measured before.
+
+    Args:
+        name: of the benchmark.
+        parts: how each is measured, given the options.
+        judge: its targets, given what was measured of each part.
+        data: what it was measured on.
+        options: `only` and `quick`.
+    """
+    WORK.mkdir(parents=True, exist_ok=True)
+    path = (WORK / "results" if options.quick else RESULTS) / f"{name}.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.exists() else {}
+    for part in options.only:
+        before = os.getloadavg()[0]
+        measured = parts[part](options)
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        load = {"before": before, "after": os.getloadavg()[0]}
+        found[part] = {"date": when, "commit": commit(), "load_average": load} | measured
+        write_result(name, data=data, values={"parts": found}, targets=judge(found), quick=options.quick)
+
+
 def describe(target: Mapping[str, Any]) -> str:
     """One line of the table of targets."""
     measured = "-" if target["measured"] is None else f"{target['measured']:.4g}"

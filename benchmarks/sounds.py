@@ -15,13 +15,11 @@ resemblyzer==0.1.4 openwakeword==0.5.1`.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +36,7 @@ from headstart.features.store import clear
 from headstart.inference import ordered_map
 from headstart.records import Sample
 from headstart.runtime import cache_root
-from measure import HEADSTART, HERE, RESULTS, WORK, Target, at_least, at_most, run_timed, say, summarise
+from measure import HEADSTART, HERE, WORK, Target, at_least, at_most, run_timed, say, summarise
 
 PER_CLASS, DRAWS = 10, 10
 SILENT = "silence_"
@@ -272,23 +270,11 @@ def judge(parts: dict[str, Any]) -> list[Target]:
 
 
 def main() -> None:
-    def extend(parser: Any) -> None:
-        parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
-
-    options = measure.read_options(__doc__, extend)
-    WORK.mkdir(parents=True, exist_ok=True)
+    options = measure.read_options(__doc__, lambda parser: measure.add_only(parser, PARTS))
     for name in measure.FOREIGN_SETTINGS:
         os.environ.pop(name, None)
-    path = (WORK / "results" if options.quick else RESULTS) / "sounds.json"
-    parts = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.exists() else {}
-    for name in options.only:
-        before = os.getloadavg()[0]
-        measured = PARTS[name](options)
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        load = {"before": before, "after": os.getloadavg()[0]}
-        parts[name] = {"date": when, "commit": measure.commit(), "load_average": load} | measured
-        data = "spoken prompts (benchmarks/data/prompts.py) and drum samples (benchmarks/data/drumkits.py)"
-        measure.write_result("sounds", data=data, values={"parts": parts}, targets=judge(parts), quick=options.quick)
+    data = "spoken prompts (benchmarks/data/prompts.py) and drum samples (benchmarks/data/drumkits.py)"
+    measure.measure_parts("sounds", PARTS, judge, data=data, options=options)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ import numpy as np
 import measure
 import text_parts
 import text_peers
-from measure import HEADSTART, HERE, RESULTS, WORK, Target, at_least, run_timed, say
+from measure import HEADSTART, HERE, WORK, Target, at_least, run_timed, say
 
 TEST_SHARE = 0.2
 MOST_TESTED = 1_500
@@ -182,25 +180,13 @@ def judge(parts: dict[str, dict[str, Any]]) -> list[Target]:
 
 def main() -> None:
     def extend(parser: Any) -> None:
-        parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
+        measure.add_only(parser, PARTS)
         parser.add_argument("--geometry", default="auto", help="what is read of long texts, as of `headstart fit`")
         parser.add_argument("--cache", help="a cache that is there already, so that features are not computed again")
 
     options = measure.read_options(__doc__, extend)
-    WORK.mkdir(parents=True, exist_ok=True)
-    path = (WORK / "results" if options.quick else RESULTS) / "texts.json"
-    parts = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.exists() else {}
-    for name in options.only:
-        before = os.getloadavg()[0]
-        measured = PARTS[name](options)
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        parts[name] = {
-            "date": when,
-            "commit": measure.commit(),
-            "load_average": {"before": before, "after": os.getloadavg()[0]},
-        } | measured
-        data = "SpamAssassin (benchmarks/data/spam.py) and film reviews (benchmarks/data/sentiment.py)"
-        measure.write_result("texts", data=data, values={"parts": parts}, targets=judge(parts), quick=options.quick)
+    data = "SpamAssassin (benchmarks/data/spam.py) and film reviews (benchmarks/data/sentiment.py)"
+    measure.measure_parts("texts", PARTS, judge, data=data, options=options)
 
 
 if __name__ == "__main__":

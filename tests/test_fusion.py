@@ -11,25 +11,23 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
 import headstart
+from fused_tables import fused, spec_of, table_of, two_tables
 from headstart.api import evidence
 from headstart.api.export import export
 from headstart.api.use import embed_to_parquet
 from headstart.artifact.graph import Answer, assemble
 from headstart.artifact.joining import join_networks
 from headstart.backbones.catalog import find_source, locate, open_backbone
-from headstart.backbones.info import BackboneInfo, BlockInfo
 from headstart.errors import ArtifactError, BackboneError, SettingError
-from headstart.features import FeatureTable, compile_prefix, extract
-from headstart.features.fusion import FusedPrefix, fuse_specs, join_tables, parts_of
-from headstart.features.prefix import BlockSlice, PrefixSpec
+from headstart.features import compile_prefix, extract
+from headstart.features.fusion import fuse_specs, parts_of
 from headstart.heads.linear import LinearHead
 from headstart.inference import open_session
 from headstart.preprocess.audio import AudioPreprocess
 from headstart.preprocess.fusion import FusedPreprocess, named_arrays
-from headstart.preprocess.image import ImagePreprocess
 from headstart.preprocess.recipe import preprocess_from_json
 from headstart.records import Dataset, Sample, Splits
-from headstart.select import fusion
+from headstart.select import ensemble, fusion
 from headstart.select.floor import FloorPlan
 from headstart.select.fusion import choose_backbone, find_footing
 from headstart.select.geometry import choose_geometry
@@ -79,7 +77,7 @@ def model(encoders, tmp_path_factory, compiling_here):
     """A model of two text backbones and of terms, which the test has kept together."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fusion, "better", always_together)
-        patch.setattr("headstart.select.classical._mean_share", lambda *_: 0.5)
+        patch.setattr("headstart.select.classical.likely_shares", lambda *_: np.array([0.5, 0.5]))
         patch.setattr("headstart.select.classical._decide", lambda *_: ("both", "as the test has it"))
         return headstart.fit(texts(), backbone="+".join(encoders), out=tmp_path_factory.mktemp("models") / "fused.hs")
 
@@ -219,6 +217,7 @@ def test_where_one_is_as_good_alone_it_answers_and_each_fold_asks_anew(encoders,
 
     monkeypatch.setattr(evidence, "find_footing", listen)
     monkeypatch.setattr(fusion, "better", lambda challenger, holder, errors=1.0: (False, "as the test has it"))
+    monkeypatch.setattr(ensemble, "likely_shares", lambda _, sides: np.eye(len(sides))[0])
     model = headstart.fit(texts(16), backbone="+".join(encoders), classical="none", out=tmp_path / "one.hs")
     assert model.manifest.backbone["name"] in encoders
     assert model.manifest.preprocess["kind"] == "text"
@@ -227,65 +226,19 @@ def test_where_one_is_as_good_alone_it_answers_and_each_fold_asks_anew(encoders,
     assert "cross-validation" in model.report.content["evaluation"]["basis"]
 
 
-def spec_of(name, width):
-    blocks = (BlockInfo(name="first", width=2, num_parameters=1), BlockInfo(name="pool", width=width, num_parameters=1))
-    told = BackboneInfo(
-        name=name,
-        architecture=name,
-        modality="image",
-        licence="free",
-        source="",
-        sha256=name,
-        width=width,
-        num_parameters=2,
-        blocks=blocks,
-    )
-    layout = (BlockSlice(name="first", start=0, width=2), BlockSlice(name="pool", start=2, width=width))
-    return PrefixSpec(info=told, preprocess=ImagePreprocess(), layout=layout, relative_error=0.0)
-
-
-def table_of(spec, vectors, ids, failures=None):
-    return FeatureTable(
-        ids=tuple(ids),
-        vectors=vectors.astype(np.float32)[:, None],
-        views=("",),
-        spec=spec,
-        preprocess=spec.preprocess,
-        hashes={id_: "00" for id_ in ids},
-        failures=failures or {},
-        hits=0,
-        misses=len(ids),
-        seconds=1.0,
-    )
-
-
-class Fixed:
-    """A prefix that is never run."""
-
-    num_workers, batch_size, precision, model_path = 1, 1, "float32", None
-
-    def __init__(self, spec):
-        self.spec = spec
-
-
-def fused(tables, samples):
-    prefix = FusedPrefix([Fixed(table.spec) for table in tables])
-    return join_tables(prefix, prefix.spec.preprocess, tables, samples)
-
-
-def two_tables(second_tells):
-    """Features of 200 items: the first network tells half of what the label depends on; the second the other half, or not."""
-    random = np.random.default_rng(4)
-    hidden = random.standard_normal((200, 2))
-    labels = (hidden.sum(axis=1) > 0).astype(int)
-    noise = random.standard_normal((2, 200, 5))
-    noise[0, :, 2] = hidden[:, 0]
-    if second_tells:
-        noise[1, :, 2] = hidden[:, 1]
-    samples = tuple(Sample(id=f"{row}", item=None, labels=("ab"[label],)) for row, label in enumerate(labels))
-    dataset = Dataset(samples=samples, labels=("a", "b"), task="single", modality="image", source="")
-    ids = [sample.id for sample in samples]
-    return [table_of(spec_of(name, 3), part, ids) for name, part in zip("xy", noise, strict=True)], dataset
+def test_heads_that_answer_in_common_are_saved_as_one(encoders, tmp_path, monkeypatch):
+    monkeypatch.setattr(fusion, "better", lambda challenger, holder, errors=1.0: (False, "as the test has it"))
+    monkeypatch.setattr(ensemble, "knowledge", lambda *_: (1.0, 0.0))
+    monkeypatch.setattr(ensemble, "likely_shares", lambda _, sides: np.full(len(sides), 1 / len(sides)))
+    model = headstart.fit(texts(80), backbone="+".join(encoders), strategy="extract", out=tmp_path / "mixed.hs")
+    content = model.report.content
+    assert content["summary"]["floor"]["head"] == "mixture"
+    (kept,) = (each for each in content["choices"] if each["question"] == fusion.QUESTION)
+    assert kept["kept"] == fusion.MIXTURE
+    assert kept["reason"].endswith(f"{encoders[0]} 33%, {encoders[1]} 33%, {fusion.TOGETHER} 33%")
+    assert {"head, all together", f"head, {encoders[0]}"} <= {each["question"] for each in content["choices"]}
+    assert model.predict([texts(1)[0][0]])[0].label in {"good", "bad"}
+    assert "a mixture of their heads" in (model.folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("second_tells", "part", "kept"), [(True, None, fusion.TOGETHER), (False, 0, "x")])

@@ -19,7 +19,8 @@ from headstart.features import FeatureTable
 from headstart.features.prefix import BlockSlice, PrefixSpec
 from headstart.records import Dataset, Sample, Splits
 from headstart.select import trials, tuned
-from headstart.select.floor import FloorPlan, calibrate, find_floor
+from headstart.select.calibration import calibrate
+from headstart.select.floor import FloorPlan, find_floor
 from headstart.select.futility import StopIfWorse, chance_to_pass
 from headstart.select.gate import hold_gate, mark_items
 from headstart.select.rules import Circumstances, make_plan

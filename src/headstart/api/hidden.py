@@ -18,7 +18,7 @@ from headstart.api.planning import default_callbacks, plan_for
 from headstart.data.folds import group_names, split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.heads.judge import Judge
-from headstart.select.floor import Calibration, calibrate
+from headstart.select.calibration import Calibration, calibrate
 from headstart.select.gate import hold_gate
 from headstart.select.hidden import HiddenHead, train_hidden
 from headstart.select.rules import Circumstances

@@ -17,7 +17,8 @@ from headstart.data.targets import encode_targets
 from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.features.extract import Progress
 from headstart.features.prefix import Prefix
-from headstart.select.floor import Calibration, Floor, calibrate
+from headstart.select.calibration import Calibration, calibrate
+from headstart.select.floor import Floor
 from headstart.select.scoring import scores_of
 from headstart.select.tuned import Prepared, Trained
 from headstart.tuning.lora import merge_adapters

@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.errors import DataError
 
-HeadKind = Literal["nearest-mean", "lda", "ridge", "logistic", "tuned"]
+HeadKind = Literal["nearest-mean", "lda", "ridge", "logistic", "tuned", "mixture"]
 
 
 @dataclass(frozen=True, kw_only=True)

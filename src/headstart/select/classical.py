@@ -2,9 +2,7 @@
 
 All three answer out of fold, in the same folds. The terms and how rare they are come from all texts that train, as the scale
 of other features does: they know no label, and no text of the test split has a part in them. `both` adds the two heads'
-scores, each in its own unit, in one proportion: the mean of a list of them, each as likely as it makes the answers out of
-fold. A few dozen labels hardly tell one proportion from the next; then the mean is near the middle, where the best one alone
-would be an accident.
+scores, each in its own unit, in the shares that the answers out of fold are for (`mixture`).
 
 `both` is what stands unless the proportion leaves one side out, or one side alone is better by more than one standard error of
 the paired difference: where little is known, two witnesses are safer than one. But a witness must have seen something: terms
@@ -27,11 +25,10 @@ from headstart.heads.term_counts import TermCounts
 from headstart.heads.term_solver import TermsProblem, held_out_term_scores, pose_terms, solve_terms
 from headstart.heads.terms import TermsHead
 from headstart.records import Task
+from headstart.select.mixture import knowledge, likely_shares, mix, unit_of
 from headstart.select.trial import question
 
 QUESTION = "features: the backbone's, words and pieces of words (terms), or both"
-SHARES = np.linspace(0.0, 1.0, 11)
-"""Of the backbone's scores in `both`, alike before the answers are known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +108,8 @@ def hold_term_contest(counts: TermCounts, choice: HeadChoice, entrants: Entrants
     head = TermsHead(vocabularies=vocabularies, weight=head.weight, bias=(head.bias + mean).astype(np.float32))
     return Blend(
         kept=kept,
-        factor=winner.share / _unit(entrants.task, backbone),
-        terms=head.scaled((1 - winner.share) / _unit(entrants.task, alone)),
+        factor=winner.share / unit_of(entrants.task, backbone),
+        terms=head.scaled((1 - winner.share) / unit_of(entrants.task, alone)),
         scores=winner.scores,
         question=asked,
         accuracy=winner.mark.accuracy,
@@ -175,42 +172,16 @@ def _sides(judge: Judge, backbone: np.ndarray, terms: np.ndarray) -> dict[str, S
     sides = {
         name: Side(name=name, scores=alone[name], mark=mark, share=float(name == "backbone")) for name, mark in marks.items()
     }
-    first, second = (alone[name] / _unit(judge.task, alone[name]) for name in ("backbone", "terms"))
-    share = _mean_share(judge, first, second)
-    mixed = share * first + (1 - share) * second
-    both = Side(name="both", scores=mixed, mark=judge.mark(mixed), share=share, note=f", {share:.0%} of the backbone")
-    return sides | {"both": both}
-
-
-def _mean_share(judge: Judge, first: np.ndarray, second: np.ndarray) -> float:
-    """The proportion that the out-of-fold answers are for: the mean of all, each weighed by its likelihood."""
-    losses = np.array([judge.criterion(judge.mark(share * first + (1 - share) * second)) for share in SHARES])
-    count = len(first) if judge.clusters is None else int(judge.clusters.max()) + 1
-    # Of numbers with a normal error the likelihood is a power of the squared error.
-    logs = -0.5 * count * np.log(np.maximum(losses, 1e-300)) if judge.task == "value" else -count * losses
-    likelihoods = np.exp(logs - logs.max())
-    mean = likelihoods @ SHARES / likelihoods.sum()
-    return float(SHARES[np.abs(SHARES - mean).argmin()])
-
-
-def _unit(task: Task, scores: np.ndarray) -> float:
-    """What scores are divided by before they are added to others: the mean distance from each other, or from zero (multi).
-
-    A temperature would do, but where a few dozen labels are told apart without a mistake it is next to nothing, and the other
-    side would have no part in the sum.
-    """
-    match task:
-        case "single":
-            return float(np.abs(scores - scores.mean(axis=1, keepdims=True)).mean()) or 1.0
-        case "multi":
-            return float(np.abs(scores).mean()) or 1.0
-        case "value":
-            return 1.0
+    both = [alone[name] / unit_of(judge.task, alone[name]) for name in ("backbone", "terms")]
+    share = round(float(likely_shares(judge, both)[0]), 1)
+    mixed = mix(both, np.array([share, 1 - share]))
+    note = f", {share:.0%} of the backbone"
+    return sides | {"both": Side(name="both", scores=mixed, mark=judge.mark(mixed), share=share, note=note)}
 
 
 def _decide(judge: Judge, sides: dict[str, Side]) -> tuple[str, str]:
     """Both together, unless one alone has all of the mixture or is better by more than one standard error of the difference."""
-    knowing, error = judge.compare(judge.mark(_ignorant(judge)), sides["terms"].mark)
+    knowing, error = knowledge(judge, sides["terms"].scores)
     if knowing <= error:
         return (
             "backbone",
@@ -223,21 +194,6 @@ def _decide(judge: Judge, sides: dict[str, Side]) -> tuple[str, str]:
     gain, error = judge.compare(sides["both"].mark, alone.mark)
     told = f"{alone.name} alone against both: loss lower by {gain:.4f} ± {error:.4f}"
     return (alone.name if gain > error else "both"), told
-
-
-def _ignorant(judge: Judge) -> np.ndarray:
-    """What is said of every text by whoever knows how frequent the classes are, or the values' mean, and nothing else."""
-    weights = judge.weights[:, None]
-    match judge.task:
-        case "single":
-            shares = (np.eye(int(judge.targets.max()) + 1)[judge.targets] * weights).mean(axis=0)
-            known = np.log(np.maximum(shares, 1e-9))
-        case "multi":
-            shares = np.clip(judge.targets.mean(axis=0), 1e-9, 1 - 1e-9)
-            known = np.log(shares / (1 - shares))
-        case "value":
-            known = judge.targets.mean(axis=0)
-    return np.tile(known, (len(judge.targets), 1))
 
 
 def _question(judge: Judge, sides: dict[str, Side], kept: str, told: str) -> dict[str, Any]:

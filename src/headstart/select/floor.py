@@ -10,52 +10,22 @@ import numpy as np
 
 from headstart.data.folds import group_names
 from headstart.data.targets import encode_targets
-from headstart.evidence.calibration import fit_label_calibration, fit_temperature, sigmoid, softmax
 from headstart.evidence.metrics import count_confusion, macro_f1
 from headstart.features import FeatureTable
 from headstart.heads.choose import ChoicePlan, HeadChoice, choose_head
 from headstart.heads.linear import HeadKind, LinearHead
 from headstart.heads.mlp import Head
 from headstart.heads.ridge import balanced_class_weights
-from headstart.heads.term_counts import TermCounts
 from headstart.heads.terms import TermsHead
 from headstart.inference import ordered_map
 from headstart.records import Dataset, Splits, Task
+from headstart.select.calibration import Calibration, calibrate
 from headstart.select.classical import Entrants, hold_term_contest, term_scores
 from headstart.select.geometry import contestants
 from headstart.select.trial import Trial, better, hold_block_trial, question
 
 # From this ratio of the largest class to the smallest, 'auto' asks cross-validation whether classes should weigh alike.
 IMBALANCE = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """From a head's scores to what a model says."""
-
-    temperatures: np.ndarray
-    """(K,) float64, > 0; all equal for the single task, ones for the value task."""
-    thresholds: np.ndarray
-    """(K,) float64: from which probability a label is given, for the multi task."""
-
-    def answers(self, scores: np.ndarray, task: Task) -> np.ndarray:
-        """What scores say.
-
-        Args:
-            scores: (N, K).
-            task: what they tell.
-
-        Returns:
-            (N, K) float64: probabilities (single: rows sum to 1; multi: one a label), or (N, 1) values.
-        """
-        scores = scores.astype(np.float64) / self.temperatures
-        match task:
-            case "single":
-                return softmax(scores)
-            case "multi":
-                return sigmoid(scores)
-            case "value":
-                return scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,18 +145,34 @@ def find_floor(table: FeatureTable, dataset: Dataset, splits: Splits, labels: tu
         choices=tuple(questions),
         cv_accuracy=choice.chosen.cv_accuracy,
     )
-    if table.terms is None or not plan.classical:
+    return with_terms(floor, table, dataset, splits) if plan.classical else floor
+
+
+def with_terms(floor: Floor, table: FeatureTable, dataset: Dataset, splits: Splits) -> Floor:
+    """Let the terms of texts, where there are some, compete with the network's features.
+
+    Args:
+        floor: of the network's features.
+        table: of all items.
+        dataset: the samples.
+        splits: who trains, and the groups that stay together.
+
+    Returns:
+        The floor with the terms where cross-validation is for them, and in any case with the question.
+    """
+    if table.terms is None:
         return floor
-    weighted = any(asked["question"] == "class weights" and asked["kept"] == "weights" for asked in questions)
+    ids = splits.train
+    weighted = any(asked["question"] == "class weights" and asked["kept"] == "weights" for asked in floor.choices)
     entrants = Entrants(
-        task=dataset.task, ids=tuple(ids), targets=targets, num_labels=len(labels), groups=groups, weighted=weighted
+        task=dataset.task,
+        ids=ids,
+        targets=encode_targets(dataset, ids, floor.labels),
+        num_labels=len(floor.labels),
+        groups=group_names(splits.groups, ids),
+        weighted=weighted,
     )
-    return _with_terms(floor, table.terms, entrants)
-
-
-def _with_terms(floor: Floor, counts: TermCounts, entrants: Entrants) -> Floor:
-    """The floor with the terms of texts where cross-validation is for them, and in any case the question."""
-    blend, head = hold_term_contest(counts, floor.choice, entrants), floor.head
+    blend, head = hold_term_contest(table.terms, floor.choice, entrants), floor.head
     choices = (*floor.choices, blend.question)
     if blend.terms is None:
         return replace(floor, choices=choices)
@@ -202,29 +188,6 @@ def _with_terms(floor: Floor, counts: TermCounts, entrants: Entrants) -> Floor:
         terms=blend.terms,
         alone=floor,
     )
-
-
-def calibrate(scores: np.ndarray, truth: np.ndarray, *, task: Task, num_labels: int) -> Calibration:
-    """Fit temperature, and thresholds for the multi task, on scores of items that were not learned from.
-
-    Args:
-        scores: (N, K) before any temperature.
-        truth: their targets, as `encode_targets` gives them.
-        task: what the scores tell.
-        num_labels: K.
-    """
-    # Scores of nearest means are hundreds of times those of ridge; a temperature is sought in proportion to them.
-    apart = scores - scores.mean(axis=1, keepdims=True) if task == "single" else scores
-    scale = float(np.abs(apart).mean(dtype=np.float64)) or 1.0
-    match task:
-        case "single":
-            temperatures = np.full(num_labels, scale * fit_temperature(scores / scale, truth))
-            return Calibration(temperatures=temperatures, thresholds=np.full(num_labels, 0.5))
-        case "multi":
-            found = fit_label_calibration(scores / scale, truth > 0.5)
-            return Calibration(temperatures=scale * found.temperatures, thresholds=found.thresholds)
-        case "value":
-            return Calibration(temperatures=np.ones(1), thresholds=np.full(1, 0.5))
 
 
 def choosable_blocks(table: FeatureTable) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""Several backbones for the same items: which one, or all together, asked of the data.
+"""Several backbones for the same items: which one, all together, or a mixture, asked of the data.
 
-Cross-validation within train says what each backbone's features tell alone, and what all tell side by side. All together cost
-as many networks at every prediction, so they are kept only where they are better than the best one alone by more than one
-standard error of the paired difference.
+Cross-validation within train says what each backbone's features tell alone, and what all tell side by side. One head on all
+features is kept where it is better than the best backbone alone by more than one standard error of the paired difference.
+Otherwise the heads of each and the one of all answer in shares (`ensemble`), until the data say that one of them is enough.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any
 from headstart.features import FeatureTable
 from headstart.inference import ordered_map
 from headstart.records import Dataset, Splits
+from headstart.select.ensemble import TOGETHER, mix_heads
 from headstart.select.floor import Floor, FloorPlan, choosable_blocks, find_floor
 from headstart.select.geometry import contestants
 from headstart.select.trial import Contestants, Trial, better, hold_block_trial, question
 
 QUESTION = "backbones: one alone, or all together"
-TOGETHER = "all together"
+MIXTURE = "a mixture of their heads"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ class Footing:
 
 
 def find_footing(table: FeatureTable, dataset: Dataset, splits: Splits, labels: tuple[str, ...], plan: FloorPlan) -> Footing:
-    """Find the floor; where the features are of several networks, after the choice of one of them or all.
+    """Find the floor; where the features are of several networks, after the choice of one of them, all, or a mixture.
 
     Args:
         table: features of all items.
@@ -102,7 +103,14 @@ def find_footing(table: FeatureTable, dataset: Dataset, splits: Splits, labels: 
     if not table.spec.parts:
         return Footing(floor=find_floor(table, dataset, splits, labels, plan), table=table, part=None)
     choice = choose_backbone(table, dataset, splits, plan)
-    chosen = table if choice.part is None else table.of_part(choice.part)
-    floor = find_floor(chosen, dataset, splits, labels, plan)
-    asked = choice.as_question([part.info.name for part in table.spec.parts])
-    return Footing(floor=replace(floor, choices=(asked, *floor.choices)), table=chosen, part=choice.part)
+    names = [part.info.name for part in table.spec.parts]
+    if choice.part is None:
+        floor, part = find_floor(table, dataset, splits, labels, plan), None
+        asked = choice.as_question(names)
+    else:
+        mixture = mix_heads(table, dataset, splits, labels, plan, choice.part)
+        floor, part = mixture.floor, mixture.part
+        kept = MIXTURE if mixture.mixed else TOGETHER if part is None else names[part]
+        asked = choice.as_question(names) | {"kept": kept, "reason": f"{choice.reason}; {mixture.told}"}
+    chosen = table if part is None else table.of_part(part)
+    return Footing(floor=replace(floor, choices=(asked, *floor.choices)), table=chosen, part=part)

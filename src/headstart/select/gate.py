@@ -14,7 +14,7 @@ import numpy as np
 
 from headstart.evidence.intervals import paired_bootstrap
 from headstart.records import Task
-from headstart.select.floor import calibrate
+from headstart.select.calibration import calibrate
 
 # What an answer that was sure and wrong costs at most: that of one in a billion.
 _LEAST_PROBABILITY = 1e-9

@@ -11,8 +11,9 @@ import numpy as np
 from headstart.data.folds import VALID_FOLDS, cross_validation_folds, group_names, split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.features.extract import Progress
+from headstart.select.calibration import Calibration, calibrate
 from headstart.select.contrastive import train_strategy
-from headstart.select.floor import Calibration, Floor, FloorPlan, calibrate, find_floor
+from headstart.select.floor import Floor, FloorPlan, find_floor
 from headstart.select.futility import LEAST_CHANCE, chance_to_pass
 from headstart.select.gate import Verdict, hold_gate
 from headstart.select.rules import FEWEST_EPOCHS, with_epochs, with_rate
