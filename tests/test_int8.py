@@ -182,8 +182,9 @@ def test_the_speed_is_measured_once_on_a_machine(prefix, tmp_path, monkeypatch):
     assert int8.times_faster(prefix, other, batches) == 99.0
 
 
+@pytest.mark.usefixtures("compiling_here")
 def test_a_network_without_such_products_says_so():
-    pictures = compile_prefix(locate("efficientnet-lite0", modality="image")).wait()
+    pictures = compile_prefix(locate("random:test_resnet")).wait()
     assert int8.quantized(pictures) == (None, "the network has no products with constant matrices")
     with pytest.raises(SettingError, match="no products with constant matrices"):
         choose_precision(pictures, pictures.spec.preprocess, None, precision="int8", seed=0)
