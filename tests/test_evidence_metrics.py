@@ -112,6 +112,14 @@ def test_ece_does_not_hang_on_the_order_of_equally_confident_items():
     assert metrics.ece(np.tile([1.0, 0.0], (100, 1)), shuffled) == pytest.approx(0.3)
 
 
-def test_fewer_items_than_bins():
-    probabilities = np.array([[0.9, 0.1], [0.6, 0.4]])
-    assert metrics.ece(probabilities, np.array([0, 1])) == pytest.approx((0.1 + 0.6) / 2)
+@pytest.mark.parametrize(("count", "bins"), [(2, 1), (19, 1), (20, 2), (149, 14), (150, 15), (1000, 15)])
+def test_a_bin_has_ten_items_or_more(count, bins):
+    found = metrics.bin_confidences(np.linspace(0.5, 1.0, count))
+    assert len(found) == bins
+    assert sorted(np.concatenate(found)) == list(range(count))
+    assert bins == 1 or min(map(len, found)) >= metrics.LEAST_IN_BIN
+
+
+def test_what_single_items_are_right_about_is_no_calibration_error():
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.8, 0.2]])
+    assert metrics.ece(probabilities, np.array([0, 1, 0, 0])) == pytest.approx(0.0, abs=1e-12), "75 % sure, 75 % right"

@@ -301,7 +301,7 @@ def test_few_items_are_padded_and_told_why(prefix, draw):
     few = dataset_of(["rings", "blobs"] * 20, items=[draw("rings", 0)] * 40)
     choice = choose_geometry(prefix, few, geometry="auto", seed=0)
     assert choice.preprocess.geometry == choice.preprocess.fittings[0] == "pad"
-    assert choice.reason.startswith("too few items to ask the data: 6 of the 50 it takes")
+    assert choice.reason.startswith("too few items to ask the data: it would ask 6 of them, and 50 is the least")
     assert choice.trials == () and choice.asked == frozenset()
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import tracemalloc
 
 import numpy as np
@@ -14,6 +15,7 @@ from headstart.preprocess.audio import AudioPreprocess
 from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.recipe import preprocess_from_json
 from headstart.preprocess.sound_items import open_sound, sound_key
+from headstart.preprocess.sound_lengths import declared_bytes
 from headstart.preprocess.windows import place_windows
 from sound_models import sound_of
 
@@ -80,8 +82,16 @@ def test_arrays_come_with_their_rate():
         ((samples * 32768).astype(np.int16), 16_000),
     ):
         np.testing.assert_allclose(PREPROCESS.prepare(item), plain, atol=1e-4)
-    for wrong in (samples, (samples, "fast"), (samples, 0), ("text", 16_000), 7, (np.zeros((2, 2, 2)), 16_000)):
-        with pytest.raises(UnreadableItemError, match="which no sound can be read from") as caught:
+    for wrong, told in (
+        (samples, "an array.*, without its rate, which no sound can be read from"),
+        ((samples, "fast"), "has the rate 'fast', which is no number above 0 in Hz"),
+        ((samples, 0), "has the rate 0,"),
+        ((16_000, samples), "has the rate before the samples"),
+        (("text", 16_000), "which no sound can be read from"),
+        (7, "which no sound can be read from"),
+        ((np.zeros((2, 2, 2)), 16_000), re.escape("has samples of shape (2, 2, 2) and type float64")),
+    ):
+        with pytest.raises(UnreadableItemError, match=told) as caught:
             PREPROCESS.prepare(wrong)
         assert caught.value.kind == "unsupported"
 
@@ -91,13 +101,30 @@ def test_arrays_come_with_their_rate():
     [
         (b"", "empty", "0 bytes"),
         (b"RIFF", "unreadable", "no sound that can be read"),
+        (b"fLaC" + bytes(200), "unreadable", "starts like FLAC, but is damaged or cut off"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "unreadable", "is no sound: it looks like a PNG picture"),
+        (
+            written(np.zeros(0, np.float32), format="OGG", subtype="VORBIS"),
+            "unreadable",
+            "OGG of which no frame can be decoded",
+        ),
         (b"not a sound at all, but some text", "unreadable", "no sound that can be read"),
         (b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42isom", "unreadable", "MP4 or M4A .* libsndfile has no codec"),
         (written(np.zeros(0, np.float32)), "empty", "0 frames"),
         (written(np.array([0.1, np.nan, 0.2], np.float32), subtype="FLOAT"), "unreadable", "no numbers"),
     ],
     # A file of sound may hold the time it was written at, which no name of a test should.
-    ids=("nothing", "its beginning", "words", "M4A", "no frames", "no numbers"),
+    ids=(
+        "nothing",
+        "its beginning",
+        "a damaged FLAC",
+        "a picture",
+        "an OGG of nothing",
+        "words",
+        "M4A",
+        "no frames",
+        "no numbers",
+    ),
 )
 def test_what_is_no_sound_is_refused_by_name(content, kind, told, tmp_path):
     (tmp_path / "odd.wav").write_bytes(content)
@@ -172,6 +199,32 @@ def test_an_hour_of_sound_takes_no_more_memory_than_its_windows(tmp_path):
     assert PREPROCESS.size(path) == 800
     pitches = [np.abs(np.fft.rfft(window)).argmax() * 2 for window in windows]
     assert pitches[0] == 200 and pitches[-1] == 790 and pitches == sorted(pitches)
+
+
+@pytest.mark.parametrize("format_name", ["WAV", "AIFF", "MP3", "OGG"])
+@pytest.mark.parametrize("large", [False, True])
+def test_what_is_cut_off_is_told(format_name, large, tmp_path, monkeypatch):
+    if large:  # read where it lies, not in memory
+        monkeypatch.setattr("headstart.preprocess.items.IN_MEMORY_BYTES", 100)
+    content = written(tone(3.0), format=format_name)
+    path = tmp_path / "sound.bin"
+    path.write_bytes(content)
+    PREPROCESS.prepare(path)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UnreadableItemError, match="is cut off: it declares") as caught:
+        PREPROCESS.prepare(path)
+    assert caught.value.kind == "truncated"
+
+
+def test_a_wav_may_hold_more_chunks_and_may_not_know_its_length():
+    content = written(tone(0.6))
+    place = content.index(b"data")
+    extra = b"LIST" + (5).to_bytes(4, "little") + b"words\0"
+    assert declared_bytes(content[:place] + extra + content[place:]) == len(content) + len(extra)
+    for length in (0, 0xFFFF_FFFF, 0x7FFF_F000):
+        assert declared_bytes(content[: place + 4] + length.to_bytes(4, "little") + content[place + 8 :]) is None
+    for other in (b"", b"RIFF", b"ID3", b"\xff\xfb", b"some text", written(tone(), format="FLAC")):
+        assert declared_bytes(other) is None
 
 
 def test_a_stream_that_does_not_know_its_length(tmp_path):

@@ -10,7 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 from headstart.api.adaptation import Adaptation, Bottom
-from headstart.api.evidence import Evidence, mistakes
+from headstart.api.evidence import Evidence
+from headstart.api.mistakes import mistakes
 from headstart.backbones.info import BlockInfo
 from headstart.data.duplicates import duplicate_groups
 from headstart.errors import HeadstartError
@@ -57,7 +58,7 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
     evaluation["temperature"] = float(adaptation.answering.calibration.temperatures[0])
     evaluation["mistakes"] = [
         wrong | _illustration(story, wrong["item"])
-        for wrong in mistakes(story.evidence, story.dataset, bottom.floor.labels, count=NUM_MISTAKES)
+        for wrong in mistakes(story.evidence, story.dataset, adaptation.answering, count=NUM_MISTAKES)
     ]
     if story.dataset.task == "value":
         evaluation["predictions_vs_targets"] = _points(story)

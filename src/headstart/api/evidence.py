@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -173,32 +173,3 @@ def _cross_validate(
     else:
         evaluation = evaluate(dataset, kept, mean, floors[0], seed=plan.seed, majority=None, basis=basis)
     return Evidence(evaluation=evaluation, ids=kept, answers=mean)
-
-
-def mistakes(evidence: Evidence, dataset: Dataset, labels: tuple[str, ...], *, count: int) -> list[dict[str, Any]]:
-    """The most confident mistakes.
-
-    Args:
-        evidence: answers to items.
-        dataset: the samples.
-        labels: in the answers' order.
-        count: how many at most.
-
-    Returns:
-        item, label, predicted and probability of each, surest first.
-    """
-    if dataset.task != "single":
-        return []
-    truth = encode_targets(dataset, evidence.ids, labels)
-    said = evidence.answers.argmax(axis=1)
-    sure = evidence.answers.max(axis=1)
-    wrong = sorted(np.flatnonzero(said != truth), key=lambda row: -sure[row])[:count]
-    return [
-        {
-            "item": evidence.ids[row],
-            "label": labels[truth[row]],
-            "predicted": labels[said[row]],
-            "probability": round(float(sure[row]), 4),
-        }
-        for row in wrong
-    ]

@@ -17,6 +17,7 @@ from headstart.api.views import add_flips
 from headstart.api.workplace import open_in_place, workplace
 from headstart.api.writing import require_compiled, write_artifact
 from headstart.backbones import BackboneSource, locate
+from headstart.backbones.bundled import WITHOUT_WEIGHTS
 from headstart.config import FitSettings
 from headstart.data.checks import find_problems, raise_if_fatal
 from headstart.data.duplicates import NEAR_DUPLICATE_THRESHOLD, duplicate_groups, join_pairs, near_duplicate_groups
@@ -217,10 +218,11 @@ def check_fused(settings: FitSettings, source: BackboneSource) -> None:
         SettingError: if a strategy or head that trains is asked for.
     """
     if source.parts and settings.strategy not in {"auto", "extract"}:
+        tunable = next((part.name for part in source.parts if part.name not in WITHOUT_WEIGHTS), source.parts[0].name)
         raise SettingError(
             f"strategy is {settings.strategy!r}, and {source.name} is several backbones, which are not tuned.",
             expected="--strategy extract, or auto, which tunes a backbone that turns out to be better alone.",
-            mend=f"--strategy auto; or name the one to tune: --backbone {source.parts[0].name}",
+            mend=f"--strategy auto; or name the one to tune: --backbone {tunable}",
         )
 
 

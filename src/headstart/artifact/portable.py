@@ -109,10 +109,10 @@ def _weigh(head: TermsHead, text: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 _MEANINGS = {
-    "windows": "windows of sound, prepared as headstart.preprocess says; NaN behind a sound's last",
-    "frames": "frames of clips, prepared as headstart.preprocess says; a picture is a clip of one; NaN behind a clip's last",
+    "windows": "windows of sound, prepared as headstart.preprocess says; NaN behind a sound's last sample",
+    "frames": "frames of clips, prepared as headstart.preprocess says; a picture is one frame; NaN behind a clip's last",
     "pixels": "pictures, prepared as headstart.preprocess says",
-    "tokens": "numbers of tokens by headstart.tokenizer.json, with its special tokens; -1 behind the last",
+    "tokens": "numbers of tokens by headstart.tokenizer.json, with its special tokens; -1 behind the last token",
     TERMS: "numbers of the known terms of each text in headstart.terms.json, words first, then characters; -1 behind the last",
     VALUES: "of each: (1 + ln(times it occurs)) * rarity, divided by the length of its part's values as a vector",
 }

@@ -97,6 +97,7 @@ BUNDLED: dict[str, Bundled] = {
     "mfcc": Bundled(package="", module="", architecture="mfcc-1", sha256="", weights="", modality="audio"),
 }
 ALIASES = {"wordllama": "wordllama-256"}
+WITHOUT_WEIGHTS = frozenset({"mfcc"})
 SOUND_BACKBONES = ("speaker", "speech-embedding", "mfcc")
 DEFAULTS: dict[Modality, str] = {
     "image": "efficientnet-lite0",

@@ -14,7 +14,7 @@ from headstart.artifact.store import load
 from headstart.cli.show import check_format, show_predictions
 from headstart.data.modality import modality_of_name
 from headstart.data.tables import TABLE_SUFFIXES
-from headstart.errors import SettingError
+from headstart.errors import DataError, SettingError
 from headstart.model.items import expand, unreadable_error
 from headstart.records import Modality
 
@@ -92,7 +92,14 @@ def _name_items(words: list[str], modality: Modality, column: str | None) -> lis
 
 
 def _lines() -> list[str]:
-    return [line.rstrip("\r\n") for line in sys.stdin]
+    lines = [line.rstrip("\r\n") for line in sys.stdin]
+    if any("\0" in line for line in lines):
+        raise DataError(
+            "stdin holds bytes 0, as files do that are no text.",
+            expected="a line for each item: the path of a file, or a text.",
+            mend="name the file itself in place of -.",
+        )
+    return lines
 
 
 def _lines_of_text() -> list[tuple[str, str]]:

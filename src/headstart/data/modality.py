@@ -87,7 +87,7 @@ def choose_modality(names: list[str], requested: str, *, where: str) -> Modality
             raise DataError(
                 f"no {requested} file in {where}: found {_tell_suffixes(names)}.",
                 expected=f"files with one of the suffixes {' '.join(sorted(_SUFFIXES[requested]))}.",
-                mend="leave --modality out, or name the modality the files are of.",
+                mend=f"point at {requested} files; or, to fit, leave --modality out, or name the modality the files are of.",
             )
         return requested  # type: ignore[return-value]
     if counts["image"] or counts["audio"]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.evidence.metrics import NUM_BINS, ClassScores, bin_confidences, smooth_ties
+from headstart.evidence.metrics import ClassScores, bin_confidences, smooth_ties
 from headstart.records import Task
 
 
@@ -84,7 +84,7 @@ def tabulate_classes(scores: ClassScores, names: Sequence[str]) -> tuple[dict[st
 
 
 def tabulate_reliability(probabilities: np.ndarray, labels: np.ndarray) -> tuple[dict[str, float], ...]:
-    """Compare how sure the model was with how often it was right, in equal bins: 15, or fewer for 10 items in each.
+    """Compare how sure the model was with how often it was right, in the bins of `bin_confidences`.
 
     Args:
         probabilities: (N, K) in [0, 1], rows sum to 1.
@@ -94,10 +94,8 @@ def tabulate_reliability(probabilities: np.ndarray, labels: np.ndarray) -> tuple
         The mean confidence, the accuracy and the count of each bin, least confident first.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
-    # With a few items a bin the diagram would show noise and be read as news.
-    num_bins = min(NUM_BINS, max(1, len(labels) // 10))
     correct = smooth_ties(confidence, probabilities.argmax(axis=1) == labels)
     return tuple(
         {"confidence": float(confidence[items].mean()), "accuracy": float(correct[items].mean()), "count": len(items)}
-        for items in bin_confidences(confidence, num_bins)
+        for items in bin_confidences(confidence)
     )

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 NUM_BINS = 15
-"""Bins of the reliability diagram and of the expected calibration error."""
+"""The most bins of the reliability diagram and of the expected calibration error."""
+LEAST_IN_BIN = 10
+"""Items: with a few of them a bin shows noise, which would be read as news."""
 _TINY = float(np.finfo(np.float64).eps)
 
 
@@ -140,18 +142,17 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(item_log_losses(probabilities, labels).mean())
 
 
-def bin_confidences(confidence: np.ndarray, num_bins: int = NUM_BINS) -> list[np.ndarray]:
-    """Sort items by confidence and cut them into bins of equal mass (equal counts, up to one).
+def bin_confidences(confidence: np.ndarray) -> list[np.ndarray]:
+    """Sort items by confidence and cut them into equal bins (up to one item): 15, or fewer for 10 items in each.
 
     Args:
         confidence: (N,) of the likeliest class.
-        num_bins: how many bins; never more than there are items.
 
     Returns:
         One array of item indices a bin, least confident first.
     """
     order = np.argsort(confidence, kind="stable")
-    return np.array_split(order, max(1, min(num_bins, len(order))))
+    return np.array_split(order, max(1, min(NUM_BINS, len(order) // LEAST_IN_BIN)))
 
 
 def smooth_ties(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
@@ -170,7 +171,7 @@ def smooth_ties(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
     return (np.bincount(tie, weights=correct.astype(np.float64)) / counts)[tie]
 
 
-def ece(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS) -> float:
+def ece(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Expected calibration error of the likeliest class, over bins of equal mass (Guo et al. 2017, section 2; Nguyen 2015).
 
     With few items a bin it comes out too high even for perfect probabilities: about 0.1 for 10 items a bin.
@@ -178,14 +179,13 @@ def ece(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS)
     Args:
         probabilities: (N, K) in [0, 1], rows sum to 1.
         labels: (N,) int in [0, K).
-        num_bins: bins; never more than there are items.
 
     Returns:
         In [0, 1]: the mean over items of |confidence - accuracy| of their bin.
     """
     gaps = calibration_gaps(probabilities, labels)
     confidence = probabilities.max(axis=1)
-    return float(sum(abs(gaps[items].sum()) for items in bin_confidences(confidence, num_bins)) / len(labels))
+    return float(sum(abs(gaps[items].sum()) for items in bin_confidences(confidence)) / len(labels))
 
 
 def calibration_gaps(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from headstart.features.fusion import FusedPrefix
 from headstart.features.prefix import Prefix
 from headstart.preprocess.recipe import Preprocess, suit
 
-WHY_NOT_TUNED = "there are clips among the items, and a network is not tuned on clips: the exact head on frozen features stands"
+WHY_NOT_TUNED = "there are clips among the items, and a network is not tuned on clips"
 
 
 class ClipPrefix:

@@ -39,9 +39,9 @@ def make_folds(
     num_groups = int(codes.max()) + 1
     if num_groups < 2:
         raise DataError(
-            f"all {len(strata)} samples are in one group.",
+            f"all {len(strata)} samples are in one group: by their own groups, and by copies, which join groups.",
             expected="at least two groups, so that one can be left out.",
-            mend="name the groups more finely, or leave the groups out.",
+            mend="name the groups more finely, or leave the groups out; `headstart check` lists the copies.",
         )
     return _deal(strata, codes, min(num_folds, num_groups), np.random.default_rng(seed))
 

@@ -33,6 +33,7 @@ PARSER_ERRORS = (
     Image.DecompressionBombError,
 )
 # EPS and WMF run other programs or the system's drawing engine; the others only name a format that nothing here can read.
+_BEHIND_GIF = 1024
 _REFUSED_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 
 
@@ -109,7 +110,15 @@ def _try_format(content: bytes, format_name: str) -> Image.Image | tuple[Unreada
 def _refuse_cut_off(image: Image.Image, content: bytes, name: str) -> None:
     # The decoder of JPEG 2000 fills up what is missing. Inside a codestream its end mark occurs once (ISO/IEC 15444-1, A.4.4).
     if image.format == "JPEG2000" and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\x93") + 2:
-        raise UnreadableItemError(name, "is cut off: its end mark is missing", kind="truncated")
+        raise _without_end(name)
+    # Pillow reads as many frames as there are. Behind the last block, which ends with 0, stands ';' (GIF89a, 27), and behind
+    # that a few bytes of some writers.
+    if image.format == "GIF" and b"\x00;" not in content[-_BEHIND_GIF:]:
+        raise _without_end(name)
+
+
+def _without_end(name: str) -> UnreadableItemError:
+    return UnreadableItemError(name, "is cut off: its end mark is missing", kind="truncated")
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 
 from headstart.errors import MissingPackageError
 from headstart.preprocess.items import UnreadableItemError, file_key, item_name, load_small
+from headstart.preprocess.sound_lengths import HEAD_BYTES, TAIL_BYTES, declared_bytes, missing_of_page
 from headstart.preprocess.waveform import MOST_RATE, Waveform, as_waveform, unsupported_sound
 
 if TYPE_CHECKING:
@@ -132,20 +133,19 @@ def _open_file(content: object, name: str) -> Iterator[SoundFile]:
         raise MissingPackageError("soundfile", extra="audio", purpose="reading sounds") from error
     if isinstance(content, bytes) and not content:
         raise UnreadableItemError(name, "is empty (0 bytes)", kind="empty", expected=EXPECTED)
+    _refuse_cut_off(content, name)
     try:
         with ExitStack() as stack:
             handle = stack.enter_context(soundfile.SoundFile(_source(content)))
             opened = stack.enter_context(_measured(handle, content, name))
             if not opened.num_frames:
-                raise _empty(name)
+                raise _empty(name, content)
             if not 0 < opened.rate_hz <= MOST_RATE:
                 raise UnreadableItemError(name, f"claims {opened.rate_hz:,} samples a second", expected=EXPECTED, mend=_CONVERT)
             yield opened
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as problem:
         told = str(getattr(problem, "error_string", "") or problem).strip().rstrip(".")
-        raise UnreadableItemError(
-            name, f"is no sound that can be read ({_codec(content)}{told})", expected=EXPECTED, mend=_CONVERT
-        ) from problem
+        raise UnreadableItemError(name, _reason(content, told), expected=EXPECTED, mend=_CONVERT) from problem
 
 
 def _source(content: object) -> Any:  # noqa: ANN401 - what soundfile opens
@@ -168,15 +168,62 @@ def _measured(handle: soundfile.SoundFile, content: object, name: str) -> Iterat
         yield SoundFile(again, name, num_frames)
 
 
-def _codec(content: object) -> str:
-    """Name what a file seems to be, where libsndfile has no codec for that."""
+def _refuse_cut_off(content: object, name: str) -> None:
+    """Say so where a file declares more bytes than it has; decoders read on to where it ends, and take that for the whole."""
+    match content:
+        case bytes():
+            head, tail, size = content[:HEAD_BYTES], content[-TAIL_BYTES:], len(content)
+        case Path():
+            with content.open("rb") as opened:
+                head, size = opened.read(HEAD_BYTES), content.stat().st_size
+                opened.seek(max(0, size - TAIL_BYTES))
+                tail = opened.read()
+        case _:
+            return
+    declared = size + missing_of_page(tail) if head[:4] == b"OggS" else declared_bytes(head)
+    if declared is not None and size < declared:
+        raise UnreadableItemError(
+            name,
+            f"is cut off: it declares {declared:,} bytes or more, and {size:,} are there",
+            kind="truncated",
+            expected=EXPECTED,
+            mend="copy or record it anew; if what is there is enough, ffmpeg -i FILE FILE.flac makes a whole file of it.",
+        )
+
+
+def _reason(content: object, told: str) -> str:
+    """Why a file cannot be decoded: it is something else, or damaged, or of no format that is known."""
     start = content[:16] if isinstance(content, bytes) else b""
-    for magic, place, told in _UNKNOWN_TO_LIBSNDFILE:
+    for magic, place, kind in _UNKNOWN_TO_LIBSNDFILE:
         if start[place : place + len(magic)] == magic:
-            return f"it looks like {told}, for which libsndfile has no codec; "
-    return ""
+            return f"is no sound that can be read (it looks like {kind}, for which libsndfile has no codec; {told})"
+    for magic, place, kind in _OTHER_ITEMS:
+        if start[place : place + len(magic)] == magic:
+            return f"is no sound: it looks like {kind}"
+    for magic, place, kind in _KNOWN_TO_LIBSNDFILE:
+        if start[place : place + len(magic)] == magic:
+            return f"starts like {kind}, but is damaged or cut off ({told})"
+    return f"is no sound that can be read ({told})"
 
 
+_OTHER_ITEMS = (
+    (b"\x89PNG", 0, "a PNG picture"),
+    (b"\xff\xd8\xff", 0, "a JPEG picture"),
+    (b"GIF8", 0, "a GIF picture"),
+    (b"WEBP", 8, "a WebP picture"),
+    (b"%PDF", 0, "a PDF"),
+    (b"PK\x03\x04", 0, "a zip archive"),
+)
+_KNOWN_TO_LIBSNDFILE = (
+    (b"WAVE", 8, "WAV"),
+    (b"fLaC", 0, "FLAC"),
+    (b"OggS", 0, "OGG"),
+    (b"ID3", 0, "MP3"),
+    *((bytes([0xFF, byte]), 0, "MP3") for byte in (0xE2, 0xE3, 0xF2, 0xF3, 0xFA, 0xFB)),
+    (b"FORM", 0, "AIFF"),
+    (b"caff", 0, "CAF"),
+    (b".snd", 0, "AU"),
+)
 _UNKNOWN_TO_LIBSNDFILE = (
     (b"ftyp", 4, "MP4 or M4A (AAC, ALAC)"),
     (b"\x30\x26\xb2\x75", 0, "WMA"),
@@ -213,5 +260,10 @@ def sound_key(item: object, *, name: str = "") -> bytes:
     return file_key(content, name=name)
 
 
-def _empty(name: str) -> UnreadableItemError:
+def _empty(name: str, content: object = b"") -> UnreadableItemError:
+    if isinstance(content, bytes) and content.startswith(b"OggS"):
+        # libsndfile says so of a stream whose end it does not find, too.
+        return UnreadableItemError(
+            name, "is OGG of which no frame can be decoded: damaged, cut off or empty", expected=EXPECTED
+        )
     return UnreadableItemError(name, "holds no sound (0 frames)", kind="empty", expected="a sound of at least one frame.")

@@ -49,11 +49,15 @@ def as_waveform(item: object, name: str) -> Waveform | None:
         samples, rate = item
     if isinstance(item, str | Path | bytes | bytearray | memoryview):
         return None
-    if not isinstance(samples, np.ndarray | list) or not _is_rate(rate):
-        raise unsupported_sound(item, name)
+    if not isinstance(samples, np.ndarray | list):
+        swapped = _is_rate(samples) and isinstance(rate, np.ndarray | list)
+        raise unsupported_sound(item, name, "has the rate before the samples" if swapped else "")
+    if not _is_rate(rate):
+        lacking = rate is None and samples is item
+        raise unsupported_sound(item, name, "" if lacking else f"has the rate {rate!r}, which is no number above 0 in Hz")
     array = np.asarray(samples)
     if array.dtype.kind not in "iuf" or array.ndim not in (1, 2):
-        raise unsupported_sound(item, name)
+        raise unsupported_sound(item, name, f"has samples of shape {array.shape} and type {array.dtype}")
     if array.ndim == 2 and array.shape[0] < array.shape[1]:
         array = array.T  # channels first
     mono = _full_scale(array).reshape(len(array), -1).mean(axis=1, dtype=np.float32) if array.size else np.zeros(0, np.float32)
@@ -78,14 +82,14 @@ def _full_scale(array: np.ndarray) -> np.ndarray:
     return ((array.astype(np.float64) - (half if array.dtype.kind == "u" else 0.0)) / half).astype(np.float32)
 
 
-def unsupported_sound(item: object, name: str) -> UnreadableItemError:
-    """Make the error for an object that is no sound at all."""
+def unsupported_sound(item: object, name: str, why: str = "") -> UnreadableItemError:
+    """Make the error for an object that is no sound; `why` says what is wrong with it where more is known than what it is."""
     lacking = ", without its rate" if isinstance(item, np.ndarray) else ""
     return UnreadableItemError(
         name,
-        f"is {item_name(item)}{lacking}, which no sound can be read from",
+        why or f"is {item_name(item)}{lacking}, which no sound can be read from",
         kind="unsupported",
         expected="a path, bytes of a file, (samples, rate in Hz), or {'array': samples, 'sampling_rate': rate}; samples are "
         "(T,), (T, channels) or (channels, T).",
-        mend="pass the rate with the samples: (samples, 16000).",
+        mend="pass the samples and behind them their rate: (samples, 16000).",
     )

@@ -74,7 +74,7 @@ def choose_geometry(
     if asked and (alike := base.indifferent([sample.item for sample in asked])):
         return _settled(base, base.fittings[0], alike)
     if len(asked) < MIN_ITEMS:
-        reason = f"too few items to ask the data: {len(asked)} of the {MIN_ITEMS} it takes"
+        reason = f"too few items to ask the data: it would ask {len(asked)} of them, and {MIN_ITEMS} is the least"
         return _settled(base, base.fittings[0], reason)
     trials, computed = [], {}
     for name in base.fittings:
