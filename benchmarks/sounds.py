@@ -30,10 +30,10 @@ import measure
 from headstart.backbones import locate
 from headstart.backbones.bundled import SOUND_BACKBONES
 from headstart.features import compile_prefix, extract
-from headstart.features.extract import in_batches
 from headstart.features.prefix import Prefix
 from headstart.features.store import clear
 from headstart.inference import ordered_map
+from headstart.preprocess.batches import in_batches
 from headstart.records import Sample
 from headstart.runtime import cache_root
 from measure import HEADSTART, HERE, WORK, Target, at_least, at_most, run_timed, say, summarise
@@ -130,7 +130,7 @@ def time_bare(prefix: Prefix, samples: list[Sample]) -> float:
     """Seconds of the network on batches that are there already, in headstart's own arrangement."""
     preprocess = prefix.spec.preprocess
     by_size = sorted(samples, key=lambda sample: preprocess.size(sample.item))
-    few_at_once = in_batches(by_size, prefix.batch_size, preprocess)
+    few_at_once = in_batches(by_size, prefix.batch_size, lambda sample: preprocess.size(sample.item))
     batches = [preprocess.collate([preprocess.prepare(sample.item) for sample in few]) for few in few_at_once]
     started = time.perf_counter()
     for _ in ordered_map(prefix, batches, num_workers=prefix.num_workers):

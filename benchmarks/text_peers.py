@@ -19,10 +19,10 @@ from headstart.backbones import locate
 from headstart.data.rows import ReadOptions
 from headstart.data.source import read_with_findings
 from headstart.features import compile_prefix, extract
-from headstart.features.extract import in_batches
 from headstart.features.prefix import Prefix
 from headstart.features.store import clear
 from headstart.inference import ordered_map
+from headstart.preprocess.batches import in_batches
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Sample
 from headstart.runtime import cache_root
@@ -143,7 +143,7 @@ class _Encoding:
         self._preprocess = preprocess
         self._samples = [Sample(id=str(number), item=text) for number, text in enumerate(texts)]
         by_size = sorted(self._samples, key=lambda sample: preprocess.size(sample.item))
-        groups = in_batches(by_size, prefix.batch_size, preprocess)
+        groups = in_batches(by_size, prefix.batch_size, lambda sample: preprocess.size(sample.item))
         self._batches = [preprocess.collate([preprocess.prepare(one.item, name=one.id) for one in few]) for few in groups]
         self._session = forward.default_session(prefix.model_path)
         extract(prefix, preprocess, self._samples[: 4 * prefix.batch_size])
