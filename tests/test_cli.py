@@ -206,6 +206,13 @@ def test_predict_prints_a_table_and_csv(artifact, pictures):
     assert all(0.5 < float(row["probability"]) <= 1 for row in rows)
 
 
+def test_a_file_on_stdin_is_told_from_names_of_files(artifact):
+    process = run_here("predict", artifact, "-", stdin="RIFF\0\0\0\0WAVEfmt \n\0")
+    assert process.returncode != 0
+    assert "stdin holds bytes 0, as files do" in process.stderr
+    assert "name the file itself in place of -" in process.stderr
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_predict_reads_items_from_stdin(artifact, pictures, end):
     lines = [f"{pictures / 'rings' / '0.png'}", "", f"{pictures / 'checks' / '1.jpg'}"]

@@ -70,6 +70,7 @@ def test_better_pairs_the_items(random):
     wins, told = better(trial_of(base - 0.01, "new"), trial_of(base, "old"))
     assert wins
     assert told.startswith("new against old: loss lower by 0.0100 ± 0.0000")
+    assert better(trial_of(base, "old"), trial_of(base - 0.01, "new"))[1].startswith("old against new: loss higher by 0.0100 ±")
 
 
 def test_better_never_prefers_the_same():

@@ -26,7 +26,7 @@ from headstart.heads.term_solver import TermsProblem, held_out_term_scores, pose
 from headstart.heads.terms import TermsHead
 from headstart.records import Task
 from headstart.select.mixture import knowledge, likely_shares, mix, unit_of
-from headstart.select.trial import question
+from headstart.select.trial import question, tell_gain
 
 QUESTION = "features: the backbone's, words and pieces of words (terms), or both"
 
@@ -192,7 +192,7 @@ def _decide(judge: Judge, sides: dict[str, Side]) -> tuple[str, str]:
             return name, f"out of fold, no mixture does better than {name} alone"
     alone = min((sides["terms"], sides["backbone"]), key=lambda side: judge.criterion(side.mark))
     gain, error = judge.compare(sides["both"].mark, alone.mark)
-    told = f"{alone.name} alone against both: loss lower by {gain:.4f} ± {error:.4f}"
+    told = f"{alone.name} alone against both: {tell_gain(gain, error)}"
     return (alone.name if gain > error else "both"), told
 
 

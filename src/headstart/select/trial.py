@@ -118,7 +118,12 @@ def better(challenger: Trial, holder: Trial, *, errors: float = 1.0) -> tuple[bo
     difference = holder.losses - challenger.losses
     gain = float(difference.mean())
     error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("inf")
-    return gain > errors * error, f"{challenger.name} against {holder.name}: loss lower by {gain:.4f} ± {error:.4f}"
+    return gain > errors * error, f"{challenger.name} against {holder.name}: {tell_gain(gain, error)}"
+
+
+def tell_gain(gain: float, error: float) -> str:
+    """By how much a loss is lower, or higher where the gain is below 0, and its standard error, in words."""
+    return f"loss {'higher' if gain < 0 else 'lower'} by {abs(gain):.4f} ± {error:.4f}"
 
 
 def question(asked: str, kept: str, reason: str, trials: Any = ()) -> dict[str, Any]:  # noqa: ANN401 - any iterable of trials
