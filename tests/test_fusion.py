@@ -14,10 +14,12 @@ import headstart
 from fused_tables import fused, spec_of, table_of, two_tables
 from headstart.api import evidence
 from headstart.api.export import export
+from headstart.api.fit import check_fused
 from headstart.api.use import embed_to_parquet
 from headstart.artifact.graph import Answer, assemble
 from headstart.artifact.joining import join_networks
 from headstart.backbones.catalog import find_source, locate, open_backbone
+from headstart.config import FitSettings
 from headstart.errors import ArtifactError, BackboneError, SettingError
 from headstart.features import compile_prefix, extract
 from headstart.features.fusion import fuse_specs, parts_of
@@ -206,6 +208,12 @@ def test_strategies_that_train_are_refused_for_several(encoders, tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(BackboneError, match="cannot be opened as one"):
         open_backbone("+".join(encoders))
+
+
+def test_the_backbone_that_is_named_to_be_tuned_has_weights():
+    with pytest.raises(SettingError, match="several backbones") as caught:
+        check_fused(FitSettings.from_options({"strategy": "full"}), locate("mfcc+speaker", modality="audio"))
+    assert caught.value.mend.endswith("--backbone speaker")
 
 
 def test_where_one_is_as_good_alone_it_answers_and_each_fold_asks_anew(encoders, tmp_path, monkeypatch):

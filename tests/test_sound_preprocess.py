@@ -216,6 +216,19 @@ def test_what_is_cut_off_is_told(format_name, large, tmp_path, monkeypatch):
     assert caught.value.kind == "truncated"
 
 
+def test_a_large_file_that_cannot_be_opened_is_told_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.preprocess.items.IN_MEMORY_BYTES", 100)
+    path = tmp_path / "sound.wav"
+    path.write_bytes(written(tone()))
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(UnreadableItemError, match=r"sound\.wav: is no sound that can be read .*Permission denied"):
+        PREPROCESS.prepare(path)
+
+
 def test_a_wav_may_hold_more_chunks_and_may_not_know_its_length():
     content = written(tone(0.6))
     place = content.index(b"data")

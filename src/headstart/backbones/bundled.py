@@ -97,7 +97,7 @@ BUNDLED: dict[str, Bundled] = {
     "mfcc": Bundled(package="", module="", architecture="mfcc-1", sha256="", weights="", modality="audio"),
 }
 ALIASES = {"wordllama": "wordllama-256"}
-WITHOUT_WEIGHTS = frozenset({"mfcc"})
+WITHOUT_WEIGHTS = frozenset(name for name, bundled in BUNDLED.items() if not bundled.weights)
 SOUND_BACKBONES = ("speaker", "speech-embedding", "mfcc")
 DEFAULTS: dict[Modality, str] = {
     "image": "efficientnet-lite0",

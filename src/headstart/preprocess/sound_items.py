@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -133,8 +133,8 @@ def _open_file(content: object, name: str) -> Iterator[SoundFile]:
         raise MissingPackageError("soundfile", extra="audio", purpose="reading sounds") from error
     if isinstance(content, bytes) and not content:
         raise UnreadableItemError(name, "is empty (0 bytes)", kind="empty", expected=EXPECTED)
-    _refuse_cut_off(content, name)
     try:
+        _refuse_cut_off(content, name)
         with ExitStack() as stack:
             handle = stack.enter_context(soundfile.SoundFile(_source(content)))
             opened = stack.enter_context(_measured(handle, content, name))
@@ -170,17 +170,20 @@ def _measured(handle: soundfile.SoundFile, content: object, name: str) -> Iterat
 
 def _refuse_cut_off(content: object, name: str) -> None:
     """Say so where a file declares more bytes than it has; decoders read on to where it ends, and take that for the whole."""
+    opened: IO[bytes]
     match content:
         case bytes():
-            head, tail, size = content[:HEAD_BYTES], content[-TAIL_BYTES:], len(content)
+            size, opened = len(content), io.BytesIO(content)
         case Path():
-            with content.open("rb") as opened:
-                head, size = opened.read(HEAD_BYTES), content.stat().st_size
-                opened.seek(max(0, size - TAIL_BYTES))
-                tail = opened.read()
+            size, opened = content.stat().st_size, content.open("rb")
         case _:
             return
-    declared = size + missing_of_page(tail) if head[:4] == b"OggS" else declared_bytes(head)
+    with opened:
+        head = opened.read(HEAD_BYTES)
+        declared = declared_bytes(head)
+        if head.startswith(b"OggS"):
+            opened.seek(max(0, size - TAIL_BYTES))
+            declared = size + missing_of_page(opened.read())
     if declared is not None and size < declared:
         raise UnreadableItemError(
             name,
@@ -194,44 +197,41 @@ def _refuse_cut_off(content: object, name: str) -> None:
 def _reason(content: object, told: str) -> str:
     """Why a file cannot be decoded: it is something else, or damaged, or of no format that is known."""
     start = content[:16] if isinstance(content, bytes) else b""
-    for magic, place, kind in _UNKNOWN_TO_LIBSNDFILE:
-        if start[place : place + len(magic)] == magic:
-            return f"is no sound that can be read (it looks like {kind}, for which libsndfile has no codec; {told})"
-    for magic, place, kind in _OTHER_ITEMS:
-        if start[place : place + len(magic)] == magic:
-            return f"is no sound: it looks like {kind}"
-    for magic, place, kind in _KNOWN_TO_LIBSNDFILE:
-        if start[place : place + len(magic)] == magic:
-            return f"starts like {kind}, but is damaged or cut off ({told})"
+    for words, kinds in _KINDS.items():
+        for magic, place, kind in kinds:
+            if start[place : place + len(magic)] == magic:
+                return words.format(kind=kind, told=told)
     return f"is no sound that can be read ({told})"
 
 
-_OTHER_ITEMS = (
-    (b"\x89PNG", 0, "a PNG picture"),
-    (b"\xff\xd8\xff", 0, "a JPEG picture"),
-    (b"GIF8", 0, "a GIF picture"),
-    (b"WEBP", 8, "a WebP picture"),
-    (b"%PDF", 0, "a PDF"),
-    (b"PK\x03\x04", 0, "a zip archive"),
-)
-_KNOWN_TO_LIBSNDFILE = (
-    (b"WAVE", 8, "WAV"),
-    (b"fLaC", 0, "FLAC"),
-    (b"OggS", 0, "OGG"),
-    (b"ID3", 0, "MP3"),
-    *((bytes([0xFF, byte]), 0, "MP3") for byte in (0xE2, 0xE3, 0xF2, 0xF3, 0xFA, 0xFB)),
-    (b"FORM", 0, "AIFF"),
-    (b"caff", 0, "CAF"),
-    (b".snd", 0, "AU"),
-)
-_UNKNOWN_TO_LIBSNDFILE = (
-    (b"ftyp", 4, "MP4 or M4A (AAC, ALAC)"),
-    (b"\x30\x26\xb2\x75", 0, "WMA"),
-    (b"\x1a\x45\xdf\xa3", 0, "Matroska or WebM"),
-    (b"\xff\xf1", 0, "AAC"),
-    (b"\xff\xf9", 0, "AAC"),
-    (b"#!AMR", 0, "AMR"),
-)
+_KINDS: dict[str, tuple[tuple[bytes, int, str], ...]] = {
+    "is no sound that can be read (it looks like {kind}, for which libsndfile has no codec; {told})": (
+        (b"ftyp", 4, "MP4 or M4A (AAC, ALAC)"),
+        (b"\x30\x26\xb2\x75", 0, "WMA"),
+        (b"\x1a\x45\xdf\xa3", 0, "Matroska or WebM"),
+        (b"\xff\xf1", 0, "AAC"),
+        (b"\xff\xf9", 0, "AAC"),
+        (b"#!AMR", 0, "AMR"),
+    ),
+    "is no sound: it looks like {kind}": (
+        (b"\x89PNG", 0, "a PNG picture"),
+        (b"\xff\xd8\xff", 0, "a JPEG picture"),
+        (b"GIF8", 0, "a GIF picture"),
+        (b"WEBP", 8, "a WebP picture"),
+        (b"%PDF", 0, "a PDF"),
+        (b"PK\x03\x04", 0, "a zip archive"),
+    ),
+    "starts like {kind}, but is damaged or cut off ({told})": (
+        (b"WAVE", 8, "WAV"),
+        (b"fLaC", 0, "FLAC"),
+        (b"OggS", 0, "OGG"),
+        (b"ID3", 0, "MP3"),
+        *((bytes([0xFF, byte]), 0, "MP3") for byte in (0xE2, 0xE3, 0xF2, 0xF3, 0xFA, 0xFB)),
+        (b"FORM", 0, "AIFF"),
+        (b"caff", 0, "CAF"),
+        (b".snd", 0, "AU"),
+    ),
+}
 
 
 def sound_key(item: object, *, name: str = "") -> bytes:
