@@ -35,37 +35,26 @@ from headstart.records import Sample
 from headstart.runtime import cache_root
 from measure import Target, at_least, say, summarise
 
-PARTS = ("speed", "accuracy")
 SETS: dict[str, dict[str, str]] = {"a key frame a second": {"g": "25"}, "one group of pictures": {}}
 CODEC = "libx264" if "libx264" in av.codecs_available else "mpeg4"
 NUM_STAGED = 20
 
 
 def main() -> None:
-    options = measure.read_options(
-        __doc__, lambda parser: parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    )
-    stamps, _ = measure.prepare_stamps(quick=options.quick)
+    options = measure.read_options(__doc__, lambda parser: measure.add_only(parser, PARTS))
     for name in measure.FOREIGN_SETTINGS:
         os.environ.pop(name, None)
-    values: dict[str, Any] = {"codec": CODEC}
-    targets: list[Target] = []
+    data = "clips of the stamps, 640x360, 25 frames a second: the view wanders and comes nearer; see benchmarks/data/clips.py"
     with measure.scratch_folder() as scratch:
         os.environ["HEADSTART_CACHE"] = str(scratch / "cache")
-        if "speed" in options.only:
-            values["speed"] = measure_speed(stamps, quick=options.quick)
-            targets += judge_speed(values["speed"])
-        if "accuracy" in options.only:
-            values["accuracy"] = measure_accuracy(stamps, scratch, quick=options.quick)
-            targets.append(judge_accuracy(values["accuracy"]))
-    data = "clips of the stamps, 640x360, 25 frames a second: the view wanders and comes nearer; see benchmarks/data/clips.py"
-    measure.write_result("clips", data=data, values=values, targets=targets, quick=options.quick)
+        measure.measure_parts("clips", PARTS, judge, data=data, options=options)
 
 
-def measure_speed(stamps: Path, *, quick: bool) -> dict[str, Any]:
+def measure_speed(options: Any) -> dict[str, Any]:
     """Rates of the three sides for each set, in turn, and the stages of ours."""
-    per_class, seconds, repeats = (1, 4.0, 1) if quick else (10, 10.0, 5)
-    found = {}
+    stamps, _ = measure.prepare_stamps(quick=options.quick)
+    per_class, seconds, repeats = (1, 4.0, 1) if options.quick else (10, 10.0, 5)
+    found: dict[str, Any] = {"codec": CODEC}
     for name, settings in SETS.items():
         folder = measure.WORK / f"clips-{seconds:g}-seconds-{name.replace(' ', '-')}"
         say(f"clips with {name}")
@@ -122,30 +111,32 @@ def time_stages(paths: Sequence[Path], prefix: Prefix, preprocess: ClipPreproces
     return {name: round(milliseconds(job, len(paths)), 3) for name, job in jobs.items()}
 
 
-def measure_accuracy(stamps: Path, scratch: Path, *, quick: bool) -> dict[str, Any]:
+def measure_accuracy(options: Any) -> dict[str, Any]:
     """Models of clips, asked about clips and about a frame of each, and models of a frame each: the same folds for all."""
-    per_class, seconds, num_folds = (4, 1.0, 2) if quick else (20, 3.0, 5)
+    stamps, _ = measure.prepare_stamps(quick=options.quick)
+    per_class, seconds, num_folds = (4, 1.0, 2) if options.quick else (20, 3.0, 5)
     say("short clips")
     paths = write_clips(stamps, measure.WORK / f"clips-{seconds:g}-seconds", per_class=per_class, seconds=seconds)
     frames = [write_middle_frame(path) for path in paths]
     found: dict[str, list[float]] = {"clips": [], "clips_asked_by_one_frame": [], "single_frames": []}
-    for fold in range(num_folds):
-        tested = {path for number, path in enumerate(paths) if number % num_folds == fold}
-        tables = {
-            name: write_table(scratch / f"{name}-{fold}.csv", items, paths, tested)
-            for name, items in (("clips", paths), ("single_frames", frames))
-        }
-        models = {
-            name: headstart.fit(table, out=scratch / f"{name}-{fold}.hs", strategy="extract", group_column="group")
-            for name, table in tables.items()
-        }
-        for name, model in models.items():
-            found[name].append(model.report.content["summary"]["test"]["accuracy"])
-        asked = [(frame, path.parent.name) for frame, path in zip(frames, paths, strict=True) if path in tested]
-        answers = models["clips"].predict([frame for frame, _ in asked])
-        right = sum(answer.label == label for answer, (_, label) in zip(answers, asked, strict=True))
-        found["clips_asked_by_one_frame"].append(right / len(asked))
-        say(f"fold {fold + 1}: " + ", ".join(f"{name} {values[-1]:.3f}" for name, values in found.items()))
+    with measure.scratch_folder() as scratch:
+        for fold in range(num_folds):
+            tested = {path for number, path in enumerate(paths) if number % num_folds == fold}
+            tables = {
+                name: write_table(scratch / f"{name}-{fold}.csv", items, paths, tested)
+                for name, items in (("clips", paths), ("single_frames", frames))
+            }
+            models = {
+                name: headstart.fit(table, out=scratch / f"{name}-{fold}.hs", strategy="extract", group_column="group")
+                for name, table in tables.items()
+            }
+            for name, model in models.items():
+                found[name].append(model.report.content["summary"]["test"]["accuracy"])
+            asked = [(frame, path.parent.name) for frame, path in zip(frames, paths, strict=True) if path in tested]
+            answers = models["clips"].predict([frame for frame, _ in asked])
+            right = sum(answer.label == label for answer, (_, label) in zip(answers, asked, strict=True))
+            found["clips_asked_by_one_frame"].append(right / len(asked))
+            say(f"fold {fold + 1}: " + ", ".join(f"{name} {values[-1]:.3f}" for name, values in found.items()))
     means = {name: {"mean": statistics.mean(values), "folds": values} for name, values in found.items()}
     return {"clips": len(paths), "seconds": seconds, "accuracy": means}
 
@@ -168,18 +159,22 @@ def write_table(target: Path, items: Sequence[Path], paths: Sequence[Path], test
     return target
 
 
-def judge_speed(results: dict[str, Any]) -> list[Target]:
+PARTS: measure.Parts = {"speed": measure_speed, "accuracy": measure_accuracy}
+
+
+def judge(parts: dict[str, Any]) -> list[Target]:
+    """Each target with what was measured, or None where its part has not run."""
     sides = {"of_raw_default": "default session", "of_raw_own_arrangement": "a batch on each core"}
+    speed, told = parts.get("speed"), parts.get("accuracy")
+    gained = told and told["accuracy"]["clips"]["mean"] - told["accuracy"]["single_frames"]["mean"]
     return [
-        at_least(f"clips with {name}: features / bare network, {words}", one[side], 0.7)
-        for name, one in results.items()
-        for side, words in sides.items()
+        *(
+            at_least(f"clips with {name}: features / bare network, {words}", speed and speed[name][side], 0.7)
+            for name in SETS
+            for side, words in sides.items()
+        ),
+        at_least("accuracy of whole clips less that of one frame of each", gained, 0.0),
     ]
-
-
-def judge_accuracy(results: dict[str, Any]) -> Target:
-    ours, theirs = (results["accuracy"][name]["mean"] for name in ("clips", "single_frames"))
-    return at_least("accuracy of whole clips less that of one frame of each", ours - theirs, 0.0)
 
 
 if __name__ == "__main__":

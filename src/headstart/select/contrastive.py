@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 
 from headstart.data.targets import encode_targets
 from headstart.heads.linear import LinearHead
+from headstart.records import Dataset
 from headstart.select.floor import FloorPlan, find_floor
+from headstart.select.rules import PAIR_STEPS
 from headstart.select.scoring import scores_of
 from headstart.select.tuned import Prepared, Trained, train_from_floor
 from headstart.tuning.callbacks.base import Callback
@@ -22,8 +25,9 @@ from headstart.tuning.loop import tune
 from headstart.tuning.network import TrainedHead, TunableNetwork
 from headstart.tuning.training import TrainingSet
 
-# Of the items that train, how many an epoch is watched on, where the data bring none for that: few labels are all needed.
-WATCHED = 32
+# Of the items that train, how many an epoch is watched on, where the data bring none for that: few labels are all needed, and
+# what is seen of a few of them tells whether it goes down.
+WATCHED = 8
 
 
 def train_strategy(
@@ -78,7 +82,7 @@ def train_by_pairs(
         The tuned network with its head; `start` is the floor on the tuned features.
     """
     ground, plan = prepared.ground, prepared.plan
-    watched = ground.splits.valid or _some_of(ids, floor_plan.seed)
+    watched = ground.splits.valid or _some_pairs(ground.dataset, ids, floor_plan.seed)
     tail, width = copy.deepcopy(prepared.tail), ground.table.spec.widths("last")[0]
     network = network_of_features(tail, ground.table.spec.columns("last"), width)
     sets = [
@@ -89,6 +93,9 @@ def train_by_pairs(
     ]
     if plan.patience:
         callbacks = (EarlyStopping(patience=plan.patience), *callbacks)
+    if checkpoint is not None:
+        # Writing takes as long as a step, and all the steps take seconds.
+        checkpoint = replace(checkpoint, every=max(1, PAIR_STEPS * plan.batch_size // len(ids)))
     outcome = tune(network, *sets, task="single", plan=plan, callbacks=callbacks, checkpoint=checkpoint)
     network.load_state_dict(outcome.weights)
     start, head = _solve_head(prepared, replace(floor_plan, classical=False), network, tuple(ids), labels)
@@ -106,9 +113,12 @@ def train_by_pairs(
     )
 
 
-def _some_of(ids: Sequence[str], seed: int) -> tuple[str, ...]:
-    chosen = np.random.default_rng(seed).permutation(len(ids))[:WATCHED]
-    return tuple(ids[place] for place in chosen)
+def _some_pairs(dataset: Dataset, ids: Sequence[str], seed: int) -> tuple[str, ...]:
+    """Two items of a label, of as many labels as it takes."""
+    of_label: dict[str, list[str]] = defaultdict(list)
+    for place in np.random.default_rng(seed).permutation(len(ids)):
+        of_label[dataset.by_id[ids[place]].labels[0]].append(ids[place])
+    return tuple(id_ for few in of_label.values() for id_ in few[:2])[:WATCHED]
 
 
 def _solve_head(

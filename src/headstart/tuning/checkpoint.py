@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on as if it had never stopped, written whole at each epoch's end.
+"""Checkpoints: all that a training needs to go on as if it had never stopped, written whole at an epoch's end.
 
 Everything random is drawn from the seed, the epoch and the batch's number, so no generator's state is kept.
 """
@@ -35,6 +35,8 @@ class Checkpoint:
     """What must be the same to go on: backbone, strategy, data, plan, …; in words that a message can show."""
     resume: bool = False
     """Whether to go on from the file, if it is there."""
+    every: int = 1
+    """Epochs from one writing to the next; the last epoch is written in any case."""
 
 
 def write_checkpoint(

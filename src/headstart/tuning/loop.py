@@ -63,7 +63,7 @@ def tune(
         task: what the targets are.
         plan: every number.
         callbacks: told of every step, in this order.
-        checkpoint: where each epoch's end is kept, and whether to go on from it; None keeps nothing.
+        checkpoint: where the end of an epoch is kept, and whether to go on from it; None keeps nothing.
 
     Returns:
         Weights and history.
@@ -83,7 +83,7 @@ def tune(
         loop.notify("on_train_begin", {})
         while loop.training.epoch < plan.epochs and not loop.training.stop_training:
             loop.run_epoch()
-            if checkpoint is not None and loop.accelerator.is_main_process:
+            if checkpoint is not None and loop.accelerator.is_main_process and loop.is_due(checkpoint.every):
                 write_checkpoint(checkpoint, *state)
         loop.settle()
         loop.notify("on_train_end", {})
@@ -151,6 +151,10 @@ class _Loop:
             self.notify("on_epoch_end", epoch, logs)
         self.training.history.append(as_numbers(logs))
         self.training.epoch += 1
+
+    def is_due(self, every: int) -> bool:
+        """Whether the epoch that has ended is one after which something is done that is done every so many, and in the end."""
+        return self.training.epoch % every == 0 or self.training.epoch == self.plan.epochs or self.training.stop_training
 
     def settle(self) -> None:
         """Take up the weights that were validated, where they are not those of the last step."""
