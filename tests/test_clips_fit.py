@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import onnxruntime
@@ -75,6 +76,10 @@ def test_a_folder_of_clips_and_pictures_becomes_a_model_with_evidence(fitted):
     assert unreadable["kind"] == "truncated" and "cut off" in unreadable["message"]
     page = (fitted / "report.html").read_text(encoding="utf-8")
     assert "least_frames" in page or "least frames" in page
+    assert summary["counts"]["clips"] == summary["counts"]["train"] + summary["counts"]["test"] - len(LABELS)
+    assert re.search(r"<h1>[^<]* images and clips [^<]*labelled right", page)
+    assert "how images and clips become its input" in page
+    assert "new.mp4" in page and "frame geometry" in page and "image geometry" not in page
 
 
 def test_a_clip_is_one_item_on_one_side_of_the_split(fitted, clips):
