@@ -235,6 +235,14 @@ def test_predict_labels_what_it_can_and_names_the_rest(artifact, pictures, tmp_p
     assert [prediction["label"] for prediction in answer["predictions"]] == ["rings"]
 
 
+def test_nothing_readable_makes_no_table(artifact, tmp_path):
+    (tmp_path / "broken.jpg").write_text("no picture")
+    process = run_here("predict", artifact, tmp_path / "broken.jpg")
+    assert (process.returncode, process.stdout) == (2, "") and "1 item cannot be read" in process.stderr
+    rows = run_here("predict", artifact, tmp_path / "broken.jpg", "--format", "csv").stdout
+    assert rows == "item,label,probability\n"  # a program is told the columns all the same
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(artifact, pictures):
     command = [PROGRAM, "predict", str(artifact), str(pictures), "--format", "csv"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -294,6 +294,22 @@ def test_a_file_with_nothing_to_see_is_refused(tmp_path):
     assert refused(np.zeros((0, 4, 4, 3), np.uint8)).kind == "empty"
 
 
+@pytest.mark.parametrize("shape", [(4, 3, 8, 9), (4, 8, 9, 2), (4, 8, 9), (1, 4, 8, 9, 3), (9,)])
+def test_an_array_of_another_shape_is_told_the_right_one(shape):
+    error = refused(np.zeros(shape, np.uint8))
+    assert error.kind == "unsupported"
+    # What is wrong is all that predict shows of an item.
+    assert error.reason == f"has the shape {shape}, where a clip has (frames, height, width, 3) in uint8"
+    with pytest.raises(UnreadableItemError, match=r"where a picture has \(height, width, 3\) in uint8"):
+        PLAIN.pixels(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.bool_, np.float32])
+def test_arrays_that_are_said_to_be_read_are_read(channels, kind):
+    assert CLIPS.prepare(np.zeros((4, 8, 9, channels), kind)).shape == (4, 16, 16, 3)
+
+
 def test_too_many_pixels_are_refused_before_they_are_decoded(numbered):
     small = ClipPreprocess(picture=ImagePreprocess(max_pixels=1_000))
     for content in (numbered, as_animation(counting(4))):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import onnxruntime
@@ -11,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import headstart
-from clip_files import counting, wander, write_clip
+from clip_files import counting, wander, write_clip, write_sound
 from commands import run, run_here
 from headstart.artifact.graph import Answer, assemble
 from headstart.backbones import locate
@@ -75,6 +76,10 @@ def test_a_folder_of_clips_and_pictures_becomes_a_model_with_evidence(fitted):
     assert unreadable["kind"] == "truncated" and "cut off" in unreadable["message"]
     page = (fitted / "report.html").read_text(encoding="utf-8")
     assert "least_frames" in page or "least frames" in page
+    assert summary["counts"]["clips"] == summary["counts"]["train"] + summary["counts"]["test"] - len(LABELS)
+    assert re.search(r"<h1>[^<]* images and clips [^<]*labelled right", page)
+    assert "how images and clips become its input" in page
+    assert "new.mp4" in page and "frame geometry" in page and "image geometry" not in page
 
 
 def test_a_clip_is_one_item_on_one_side_of_the_split(fitted, clips):
@@ -311,10 +316,21 @@ def test_mixed_kinds_of_files_are_told(tmp_path):
         write_clip(tmp_path / label / "a.mp4", counting(2))
         (tmp_path / label / "b.png").write_bytes(b"")
         (tmp_path / label / "c.wav").write_bytes(b"")
-    with pytest.raises(DataError, match=r"4 image \(2 of them clips\), 2 audio") as error:
+    with pytest.raises(DataError, match=r"4 image \(2 of them video\), 2 audio, by their suffixes\.") as error:
         read(tmp_path)
     assert "pictures or clips" in error.value.expected
     assert read_with_findings(tmp_path, ReadOptions(modality="image")).dataset.modality == "image"
+
+
+def test_videos_of_sound_alone_are_called_what_their_names_say(tmp_path):
+    """Which of them hold only sound would take a look into each file."""
+    for label in LABELS:
+        (tmp_path / label).mkdir()
+        write_sound(tmp_path / label / "a.mp4")
+        (tmp_path / label / "b.wav").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 (video|audio), 2 (audio|video), by their suffixes\.") as error:
+        read(tmp_path)
+    assert "ffmpeg -i FILE FILE.flac" in error.value.mend
 
 
 def test_clips_of_other_modalities_are_not_there(tmp_path):

@@ -57,6 +57,19 @@ def test_nothing_readable_is_fatal():
     with pytest.raises(DataError) as error:
         raise_if_fatal(findings)
     three_parts(error, "none of the 4 items", "a0 (a0)")
+    assert [f.items for f in findings] == [("a0", "a1", "b0", "b1")]
+
+
+def test_what_wants_converting_is_told_with_the_way():
+    wanting, cut = {n: f"unsupported: {n} is M4A" for n in ("a0", "a1", "b0")}, {"b1": "truncated: cut"}
+    mends = dict.fromkeys(wanting, "ffmpeg -i FILE FILE.flac") | {"b1": "copy it anew."}
+    (left_out,) = find_problems(plain(a=9, b=9), unreadable=wanting, mends=mends)
+    assert (left_out.kind, left_out.mend) == ("unsupported", "ffmpeg -i FILE FILE.flac")
+    assert "3 items of a kind that is not read here: a0 (a0 is M4A)" in left_out.message
+    (none,) = find_problems(plain(a=2, b=2), unreadable=wanting | cut, mends=mends)
+    assert (none.severity, none.mend) == ("error", "ffmpeg -i FILE FILE.flac")
+    (unknown,) = find_problems(plain(a=9, b=9), unreadable=wanting)
+    assert "replace" in unknown.mend
 
 
 def test_exact_and_near_duplicates_are_apart():

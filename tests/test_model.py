@@ -170,7 +170,8 @@ def test_unreadable_items_are_all_named_or_left_out(model, draw, tmp_path):
         model.predict(items)
     for name in ("empty.png", "text.jpg", "nowhere.png: there is no such file", "4: an object of type int"):
         assert name in caught.value.what
-    assert "unreadable='skip'" in caught.value.mend
+    assert "unreadable='skip'" in caught.value.mend and "headstart predict" in caught.value.mend
+    assert "--json names these beside the answers" in caught.value.mend
     found = model.predict(items, unreadable="skip")
     assert [prediction.item[:2] for prediction in found] == ["0:", "5:"]
     with pytest.raises(DataError, match="1 item cannot be read"):

@@ -312,6 +312,21 @@ def test_headline_of_one_label_each():
     assert "the most frequent label would get 38" in words.headline(report | {"evaluation": {}})
 
 
+@pytest.mark.parametrize(("clips", "named"), [(520, "clips"), (400, "images and clips"), (0, "images")])
+def test_clips_are_called_clips_in_page_and_card(clips, named):
+    report = make_report()
+    report["summary"]["counts"] |= {"clips": clips} if clips else {}
+    report["choices"] = []
+    said = Page(render_report(report)).texts
+    for told in (" ".join(data for path, data in said if "style" not in path), model_card(report)):
+        assert f"120 test {named} labelled right" in told and f"400 {named}," in told
+        assert "image" not in told.replace(named, "")
+        assert f"headstart predict out/pets.hs new.{'mp4' if clips else 'jpg'}" in told
+    one = {"modality": "image", "counts": {"train": 0, "test": 1, "clips": 1}}
+    assert words.name_items(one, 1) == "clip"
+    assert words.name_items(one | {"counts": {"train": 1, "test": 1, "clips": 1}}, 1) == "image or clip"
+
+
 def test_headline_of_cross_validation_says_so():
     report = summarise({"accuracy": 0.9}, counts={"test": 0}, modality="text")
     report["evaluation"] = {"basis": "5-fold cross-validation over 40 items: an estimate, no separate test set"}

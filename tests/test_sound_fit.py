@@ -142,6 +142,21 @@ def test_mixed_folders_and_other_modalities_are_told(sounds, tmp_path):
         assert "speaker, speech-embedding, mfcc, hf:…" in refused.value.expected
 
 
+def test_sounds_without_a_codec_are_listed_once_with_what_converts_them(tmp_path):
+    for kind in KINDS[:2]:
+        (tmp_path / kind).mkdir()
+        for number in range(3):
+            content = b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42isom" + bytes([number])
+            (tmp_path / kind / f"{number}.m4a").write_bytes(content)
+    for _ in range(2):  # the second time, what the store remembers tells no less
+        (found,) = headstart.check(tmp_path, backbone="mfcc")
+        assert found.severity == "error" and len(set(found.items)) == len(found.items) == 6
+        assert found.mend == "convert it: ffmpeg -i FILE FILE.flac"
+    with pytest.raises(DataError, match="none of the 6 items can be read") as refused:
+        headstart.fit(tmp_path, backbone="mfcc")
+    assert "ffmpeg -i FILE FILE.flac" in refused.value.mend
+
+
 def test_a_sound_backbone_refuses_pictures(pictures):
     with pytest.raises(BackboneError, match="'mfcc' takes audio items, and these are image items"):
         headstart.fit(pictures, backbone="mfcc")

@@ -109,7 +109,7 @@ def test_arrays_come_with_their_rate():
             "OGG of which no frame can be decoded",
         ),
         (b"not a sound at all, but some text", "unreadable", "no sound that can be read"),
-        (b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42isom", "unreadable", "MP4 or M4A .* libsndfile has no codec"),
+        (b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42isom", "unsupported", "MP4 or M4A .* libsndfile has no codec"),
         (written(np.zeros(0, np.float32)), "empty", "0 frames"),
         (written(np.array([0.1, np.nan, 0.2], np.float32), subtype="FLOAT"), "unreadable", "no numbers"),
     ],
@@ -199,6 +199,15 @@ def test_an_hour_of_sound_takes_no_more_memory_than_its_windows(tmp_path):
     assert PREPROCESS.size(path) == 800
     pitches = [np.abs(np.fft.rfft(window)).argmax() * 2 for window in windows]
     assert pitches[0] == 200 and pitches[-1] == 790 and pitches == sorted(pitches)
+
+
+def test_a_large_file_without_a_codec_is_told_by_what_it_looks_like(tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.preprocess.items.IN_MEMORY_BYTES", 100)
+    path = tmp_path / "sound.m4a"
+    path.write_bytes(b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42isom" + bytes(200))
+    with pytest.raises(UnreadableItemError, match="MP4 or M4A") as caught:
+        PREPROCESS.prepare(path)
+    assert caught.value.kind == "unsupported" and "ffmpeg -i FILE FILE.flac" in caught.value.mend
 
 
 @pytest.mark.parametrize("format_name", ["WAV", "AIFF", "MP3", "OGG"])

@@ -15,6 +15,7 @@ from headstart.api.mistakes import mistakes
 from headstart.backbones.info import BlockInfo
 from headstart.data.duplicates import duplicate_groups
 from headstart.errors import HeadstartError
+from headstart.preprocess.recipe import count_clips
 from headstart.records import Dataset, Finding, Splits
 from headstart.select.floor import question
 
@@ -123,6 +124,8 @@ def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
     evaluation = story.evidence.evaluation
     found = [f"{finding.message} Mend: {finding.mend}" for finding in bottom.findings if finding.severity != "info"]
     groups = set(story.splits.groups.values()) - {sample.group for sample in story.dataset.samples}
+    used = (*story.splits.train, *story.splits.test)
+    num_clips = count_clips(table.preprocess, (story.dataset.by_id[id_].item for id_ in used))
     steps = ("read", "features", "check", "head", "tune", "evaluate", "report", "total")
     return {
         "artifact": "",
@@ -136,7 +139,8 @@ def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
             "test": len(story.splits.test),
             "unreadable": len(table.failures),
             "duplicate_groups": max(len(groups), len(duplicate_groups(table.hashes))),
-        },
+        }
+        | ({"clips": num_clips} if num_clips else {}),
         "test": evaluation.as_json(),
         "floor": {"head": floor.head.kind, "cv_accuracy": floor.cv_accuracy},
         "majority_accuracy": evaluation.majority["accuracy"] if evaluation.majority else None,

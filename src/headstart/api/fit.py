@@ -188,6 +188,7 @@ def check_dataset(
         dataset,
         hashes=table.hashes,
         unreadable=table.failures,
+        mends=table.mends,
         near_duplicates=near,
         measured=table.preprocess.copies_told_by or f"cosine of features ≥ {NEAR_DUPLICATE_THRESHOLD:g}",
     )

@@ -57,7 +57,7 @@ def add_flips(
     if not wins:
         return table, [asked]
     seconds = table.seconds + both.seconds
-    kept = replace(both, failures=table.failures, hashes=table.hashes, hits=table.hits, seconds=seconds)
+    kept = replace(both, failures=table.failures, mends=table.mends, hashes=table.hashes, hits=table.hits, seconds=seconds)
     return replace(kept, misses=max(table.misses, both.misses)), [asked]
 
 

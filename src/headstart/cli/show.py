@@ -142,7 +142,7 @@ def check_format(name: str) -> str:
 
 
 def show_predictions(model: Model, predictions: list[Prediction], unreadable: dict[str, str], shown: str) -> None:
-    """Print predictions as a table, CSV or JSON."""
+    """Print predictions as a table, CSV or JSON; of none there is no table."""
     task = model.manifest.task
     match shown:
         case "json":
@@ -152,7 +152,7 @@ def show_predictions(model: Model, predictions: list[Prediction], unreadable: di
             rows = csv.writer(sys.stdout, lineterminator="\n")
             rows.writerow(["item", "value"] if task == "value" else ["item", "label", "probability"])
             rows.writerows(_cells(prediction, task) for prediction in predictions)
-        case _:
+        case _ if predictions:
             if model.manifest.modality == "text":
                 predictions = [replace(prediction, item=excerpt(prediction.item, MOST_OF_TEXT)) for prediction in predictions]
             _print_table(["item", "value"] if task == "value" else ["item", "label", "probability"], predictions, task)

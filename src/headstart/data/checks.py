@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 from headstart.data.class_checks import find_class_problems
 from headstart.data.duplicates import duplicate_groups
@@ -19,10 +20,12 @@ UNREADABLE_KINDS = {
     "empty": "without content",
     "zero_size": "without width or height or length",
     "bomb": "far larger, once decoded, than any real item",
+    "unsupported": "of a kind that is not read here",
 }
 """What a reason may begin with, before a colon, and how a message words it."""
 
 _NUM_GROUPS_NAMED = 3
+_NUM_WAYS_NAMED = 3
 # Between two items of a group: the same content, much alike, or of one group by the data's own word.
 _SAME, _ALIKE, _TOGETHER = " = ", " ≈ ", " with "
 
@@ -32,6 +35,7 @@ def find_problems(
     *,
     hashes: Mapping[str, str] | None = None,
     unreadable: Mapping[str, str] | None = None,
+    mends: Mapping[str, str] | None = None,
     near_duplicates: Sequence[Sequence[str]] = (),
     measured: str = "",
 ) -> list[Finding]:
@@ -42,6 +46,7 @@ def find_problems(
         hashes: sample id → hex sha256 of its item's bytes; None where nobody computed them.
         unreadable: sample id → why its item cannot be used, as in 'truncated: image file is truncated'; what stands before the
             colon is one of UNREADABLE_KINDS, else the kind is 'unreadable'. These samples are left out of all counts.
+        mends: sample id → how to mend its item; asked for those of kind 'unsupported', which are whole and want converting.
         near_duplicates: groups of ids whose items all but coincide.
         measured: what tells that they do, for the message, as in 'cosine of features ≥ 0.85'.
 
@@ -53,7 +58,7 @@ def find_problems(
     copies = duplicate_groups(hashes)
     alike = [tuple(group) for group in near_duplicates if len({hashes.get(name, name) for name in group}) > 1]
     findings = [
-        *_tell_unreadable(dataset, unreadable),
+        *_tell_unreadable(dataset, unreadable, mends or {}),
         *_tell_all_copies(hashes, copies),
         *_tell_duplicates(copies, alike, measured),
         *_tell_leaks(dataset, copies, alike),
@@ -96,11 +101,23 @@ def _expected(error: Finding) -> str:
     return _EXPECTED.get(error.kind, "data without this problem.")
 
 
-def _tell_unreadable(dataset: Dataset, unreadable: Mapping[str, str]) -> list[Finding]:
+def _tell_unreadable(dataset: Dataset, unreadable: Mapping[str, str], mends: Mapping[str, str]) -> list[Finding]:
+    """One finding that no item can be read, or one for each kind of trouble."""
+    if dataset.samples and len(unreadable.keys() & dataset.by_id.keys()) == len(dataset.samples):
+        examples = [f"{name} ({_without_kind(reason)})" for name, reason in unreadable.items()]
+        other = "open one of them with another program; if it is whole, its format is not supported: convert the items."
+        return [
+            Finding(
+                kind="unreadable",
+                severity="error",
+                items=tuple(unreadable),
+                message=f"none of the {count_of(len(dataset.samples), 'item')} can be read: {name_some(examples, 3)}.",
+                mend=_conversions([name for name in unreadable if _kind_of(unreadable[name]) == "unsupported"], mends) or other,
+            )
+        ]
     by_kind: dict[str, list[str]] = {}
     for name, reason in unreadable.items():
-        kind = reason.partition(":")[0].strip()
-        by_kind.setdefault(kind if kind in UNREADABLE_KINDS else "unreadable", []).append(name)
+        by_kind.setdefault(_kind_of(reason), []).append(name)
     findings = []
     for kind, names in by_kind.items():
         told = name_some([f"{name} ({_without_kind(unreadable[name])})" for name in names])
@@ -110,21 +127,22 @@ def _tell_unreadable(dataset: Dataset, unreadable: Mapping[str, str]) -> list[Fi
                 severity="warning",
                 items=tuple(names),
                 message=f"{count_of(len(names), 'item')} {UNREADABLE_KINDS[kind]}: {told}. Left out.",
-                mend="replace these items by whole ones, or remove them.",
-            )
-        )
-    if dataset.samples and len(unreadable.keys() & dataset.by_id.keys()) == len(dataset.samples):
-        examples = [f"{name} ({_without_kind(reason)})" for name, reason in unreadable.items()]
-        findings.append(
-            Finding(
-                kind="unreadable",
-                severity="error",
-                items=tuple(unreadable),
-                message=f"none of the {count_of(len(dataset.samples), 'item')} can be read: {name_some(examples, 3)}.",
-                mend="open one of them with another program; if it is sound, its format is not supported: convert the items.",
+                mend=(_conversions(names, mends) if kind == "unsupported" else "")
+                or "replace these items by whole ones, or remove them.",
             )
         )
     return findings
+
+
+def _conversions(names: Sequence[str], mends: Mapping[str, str]) -> str:
+    """What makes items of unsupported kinds readable, each way once; '' where none is known."""
+    ways = dict.fromkeys(mends[name].rstrip(".") for name in names if name in mends)
+    return "; ".join(islice(ways, _NUM_WAYS_NAMED))
+
+
+def _kind_of(reason: str) -> str:
+    kind = reason.partition(":")[0].strip()
+    return kind if kind in UNREADABLE_KINDS else "unreadable"
 
 
 def _without_kind(reason: str) -> str:

@@ -102,18 +102,25 @@ def choose_modality(names: list[str], requested: str, *, where: str) -> Modality
     (majority, number), *_ = counts.most_common()
     if counts.total() - number > MAX_STRAY_SHARE * counts.total():
         told = ", ".join(_tell_kind(kind, count, names) for kind, count in counts.most_common() if count)
+        mend = f"pass --modality {majority} to use only those files, or move the others away."
+        if counts["audio"] and _count_videos(names):
+            mend += " A video that holds nothing but sound is made a sound by ffmpeg -i FILE FILE.flac"
         raise DataError(
-            f"{where} mixes files of different kinds: {told}.",
+            f"{where} mixes files of different kinds: {told}, by their suffixes.",
             expected="items of one modality: all images (pictures or clips), all texts, or all sounds.",
-            mend=f"pass --modality {majority} to use only those files, or move the others away.",
+            mend=mend,
         )
     return majority
 
 
 def _tell_kind(kind: Modality, count: int, names: list[str]) -> str:
-    """Count the files of a kind, and how many of the images are clips."""
-    clips = sum(PurePath(name).suffix.casefold() in CLIP_SUFFIXES for name in names) if kind == "image" else 0
-    return f"{count:,} {kind}" + (f" ({clips:,} of them clips)" if clips else "")
+    """Count the files of a kind, and how many of the images are videos by name; what these hold is not looked at."""
+    videos = _count_videos(names) if kind == "image" else 0
+    return f"{count:,} video" if videos == count else f"{count:,} {kind}" + (f" ({videos:,} of them video)" if videos else "")
+
+
+def _count_videos(names: list[str]) -> int:
+    return sum(PurePath(name).suffix.casefold() in CLIP_SUFFIXES for name in names)
 
 
 def _tell_suffixes(names: list[str]) -> str:

@@ -49,6 +49,7 @@ class Batch:
     """(B, V, W) float32."""
     hashes: dict[str, str]
     failures: dict[str, str]
+    mends: dict[str, str]
     fresh: tuple[tuple[bytes, np.ndarray], ...]
     """Store keys and values computed now."""
     fresh_failures: tuple[tuple[bytes, str, str], ...]
@@ -99,6 +100,7 @@ def extract(
         preprocess=preprocess,
         hashes={id_: value for batch in batches for id_, value in batch.hashes.items()},
         failures={id_: reason for batch in batches for id_, reason in batch.failures.items()},
+        mends={id_: mend for batch in batches for id_, mend in batch.mends.items()},
         hits=sum(batch.hits for batch in batches),
         misses=sum(batch.misses for batch in batches),
         seconds=time.perf_counter() - started,
@@ -197,6 +199,7 @@ class _Task:
 def _extract_few(task: _Task, samples: list[Sample]) -> Batch:
     store, views = task.store, task.views
     failures: dict[str, str] = {}
+    mends: dict[str, str] = {}
     contents: dict[str, Any] = {}
     digests: dict[str, bytes] = {}
     for sample in samples:
@@ -204,7 +207,7 @@ def _extract_few(task: _Task, samples: list[Sample]) -> Batch:
             contents[sample.id] = task.preprocess.load(sample.item, name=sample.id)
             digests[sample.id] = task.preprocess.digest(contents[sample.id], name=sample.id)
         except UnreadableItemError as error:
-            failures[sample.id] = f"{error.kind}: {error.reason}"
+            failures[sample.id], mends[sample.id] = f"{error.kind}: {error.reason}", error.mend
     ids = list(digests)
     keys = [store_key(digests[id_], view) for id_ in ids for view in views]
     vectors, found = store.get_many(keys)
@@ -224,7 +227,7 @@ def _extract_few(task: _Task, samples: list[Sample]) -> Batch:
             prepared.append(task.preprocess.prepare(contents[id_], name=id_))
             rows.append(row)
         except UnreadableItemError as error:
-            failures[id_] = f"{error.kind}: {error.reason}"
+            failures[id_], mends[id_] = f"{error.kind}: {error.reason}", error.mend
             if error.kind in LASTING:
                 fresh_failures.append((store_key(digests[id_]), error.kind, error.reason))
     missing = [(row, v) for row in rows for v in range(len(views)) if not found[row, v]]
@@ -237,6 +240,7 @@ def _extract_few(task: _Task, samples: list[Sample]) -> Batch:
         vectors=vectors[readable],
         hashes={id_: digest.hex() for id_, digest in digests.items()},
         failures=failures,
+        mends=mends,
         fresh=tuple((keys[row * len(views) + v], vectors[row, v]) for row, v in missing),
         fresh_failures=tuple(fresh_failures),
         hits=int(complete.sum()),

@@ -105,6 +105,7 @@ def join_tables(
         preprocess=preprocess,
         hashes={id_: value for table in reversed(tables) for id_, value in table.hashes.items()},
         failures=failures,
+        mends={id_: mend for table in reversed(tables) for id_, mend in table.mends.items()},
         hits=hits,
         misses=max(table.misses for table in tables),
         seconds=sum(table.seconds for table in tables),

@@ -34,6 +34,8 @@ class FeatureTable:
     misses: int
     """Items computed now."""
     seconds: float
+    mends: dict[str, str] = field(default_factory=dict)
+    """How to mend the items that were refused now; of those that the store remembers, only what is wrong is known."""
     notes: tuple[str, ...] = field(default=())
     """What the user should hear about the store, if anything."""
     terms: TermCounts | None = None

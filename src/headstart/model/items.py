@@ -51,5 +51,6 @@ def unreadable_error(reasons: dict[str, str]) -> DataError:
     return DataError(
         f"{len(reasons)} item{'s' * (len(reasons) != 1)} cannot be read:{told}{more}",
         expected="whole items in a format that can be read.",
-        mend="replace or remove them; from Python, predict(items, unreadable='skip') leaves them out.",
+        mend="replace or remove them; headstart predict answers the others all the same, and --json names these beside the "
+        "answers; from Python, predict(items, unreadable='skip') leaves them out.",
     )

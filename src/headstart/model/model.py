@@ -100,8 +100,8 @@ class Model:
         """Label new items.
 
         Args:
-            items: one item or several: paths, folders (all items below them), bytes; for images arrays (H, W, 3) and PIL
-                images, too. For texts a string is the text itself, and a `Path` a file or folder.
+            items: one item or several: paths, folders (all items below them), bytes; for images arrays (H, W, 3), of clips
+                (F, H, W, 3), and PIL images, too. For texts a string is the text itself, and a `Path` a file or folder.
             unreadable: what to do with items that cannot be read: 'raise' names them all, 'skip' leaves them out.
 
         Returns:

@@ -14,7 +14,7 @@ from headstart.preprocess.animation import is_animated, read_animation
 from headstart.preprocess.containers import HEAD_BYTES, VideoKind, find_video_kind
 from headstart.preprocess.decode import DecodedImage, decode_image
 from headstart.preprocess.items import UnreadableItemError, item_name, load_bytes, load_small
-from headstart.preprocess.modes import Color
+from headstart.preprocess.modes import CHANNELS, Color
 from headstart.preprocess.timeline import spread
 from headstart.preprocess.video import read_frames
 
@@ -79,6 +79,8 @@ def read_clip(
     """
     name = name or item_name(item)
     content = load_small(item, name=name)
+    if isinstance(content, np.ndarray):
+        _refuse_other_shapes(content, name)
     kind = find_clip_kind(content)
     how = {"background": background, "max_pixels": max_pixels, "name": name}
     if isinstance(kind, VideoKind) and isinstance(content, bytes | Path):
@@ -95,6 +97,20 @@ def read_clip(
         yield frame
     if is_empty:
         raise UnreadableItemError(name, "holds no frame that can be decoded", kind="empty")
+
+
+def _refuse_other_shapes(array: np.ndarray, name: str) -> None:
+    """Tell the shape of a clip here: that of one of its frames, or of a picture, would not help."""
+    if array.ndim == 2 or (array.ndim in {3, 4} and array.shape[-1] in CHANNELS):
+        return
+    raise UnreadableItemError(
+        name,
+        f"has the shape {array.shape}, where a clip has (frames, height, width, 3) in uint8",
+        kind="unsupported",
+        expected="(frames, height, width, channels), or of a picture (height, width) or (height, width, channels), with 1, 3 "
+        "or 4 channels; uint8, uint16, bool, or floating point in [0, 1].",
+        mend="array.transpose(0, 2, 3, 1) if the channels come behind the frames.",
+    )
 
 
 def _as_bytes(content: object, name: str) -> bytes:

@@ -59,7 +59,7 @@ class ClipPreprocess:
     input_name: ClassVar[str] = "frames"
     assets: ClassVar[Mapping[str, bytes]] = {}
     fittings: ClassVar[tuple[str, ...]] = ImagePreprocess.fittings
-    fitting_question: ClassVar[str] = ImagePreprocess.fitting_question
+    fitting_question: ClassVar[str] = "frame geometry"
     views: ClassVar[tuple[str, ...]] = ImagePreprocess.views
     copies_told_by: ClassVar[str] = ""
     free_axes: ClassVar[Mapping[int, str]] = {0: "batch", 1: "frames"}

@@ -20,6 +20,8 @@ from PIL import Image
 from headstart.preprocess.items import UnreadableItemError
 
 Color = tuple[int, int, int]
+CHANNELS = frozenset({1, 3, 4})
+"""How many the arrays of pixels may have: grey, RGB, RGB and opacity."""
 
 
 def image_to_rgb(image: Image.Image, *, background: Color, name: str) -> Image.Image:
@@ -65,10 +67,10 @@ def array_to_rgb(array: np.ndarray, *, background: Color, name: str) -> Image.Im
         UnreadableItemError: if shape, type or range is another, or the array is empty.
     """
     channels = array.shape[2] if array.ndim == 3 else 1
-    if array.ndim not in {2, 3} or channels not in {1, 3, 4}:
+    if array.ndim not in {2, 3} or channels not in CHANNELS:
         raise UnreadableItemError(
             name,
-            f"has the shape {array.shape}",
+            f"has the shape {array.shape}, where a picture has (height, width, 3) in uint8",
             kind="unsupported",
             expected="(H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels last.",
             mend="array.transpose(1, 2, 0) if the channels come first.",

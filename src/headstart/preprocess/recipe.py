@@ -175,6 +175,20 @@ def suit(preprocess: Preprocess, items: Iterable[object]) -> Preprocess:
     return preprocess
 
 
+def count_clips(preprocess: Preprocess, items: Iterable[object]) -> int:
+    """Count the clips among items.
+
+    Args:
+        preprocess: of one network or several.
+        items: that went through it.
+
+    Returns:
+        How many are clips; 0 where the recipe is none for clips, whatever the items are.
+    """
+    first = preprocess.parts[0] if isinstance(preprocess, FusedPreprocess) else preprocess
+    return sum(find_clip_kind(item) is not None for item in items) if isinstance(first, ClipPreprocess) else 0
+
+
 def preprocess_from_json(spec: Mapping[str, Any], read: Callable[[str], bytes]) -> Preprocess:
     """Read back what `as_json` gave.
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart.errors import MissingPackageError
-from headstart.preprocess.items import UnreadableItemError, file_key, item_name, load_small
+from headstart.preprocess.items import UnreadableItemError, UnreadableKind, file_key, item_name, load_small
 from headstart.preprocess.sound_lengths import HEAD_BYTES, TAIL_BYTES, declared_bytes, missing_of_page
 from headstart.preprocess.waveform import MOST_RATE, Waveform, as_waveform, unsupported_sound
 
@@ -99,7 +99,7 @@ class SoundFile:
 Sound = Waveform | SoundFile
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_sound(item: object, *, name: str = "") -> Iterator[Sound]:
     """Open a sound for reading.
 
@@ -125,7 +125,7 @@ def open_sound(item: object, *, name: str = "") -> Iterator[Sound]:
         yield opened
 
 
-@contextmanager
+@contextlib.contextmanager
 def _open_file(content: object, name: str) -> Iterator[SoundFile]:
     try:
         import soundfile
@@ -135,7 +135,7 @@ def _open_file(content: object, name: str) -> Iterator[SoundFile]:
         raise UnreadableItemError(name, "is empty (0 bytes)", kind="empty", expected=EXPECTED)
     try:
         _refuse_cut_off(content, name)
-        with ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             handle = stack.enter_context(soundfile.SoundFile(_source(content)))
             opened = stack.enter_context(_measured(handle, content, name))
             if not opened.num_frames:
@@ -145,14 +145,15 @@ def _open_file(content: object, name: str) -> Iterator[SoundFile]:
             yield opened
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as problem:
         told = str(getattr(problem, "error_string", "") or problem).strip().rstrip(".")
-        raise UnreadableItemError(name, _reason(content, told), expected=EXPECTED, mend=_CONVERT) from problem
+        kind, reason = _why_not(content, told)
+        raise UnreadableItemError(name, reason, kind=kind, expected=EXPECTED, mend=_CONVERT) from problem
 
 
 def _source(content: object) -> Any:  # noqa: ANN401 - what soundfile opens
     return io.BytesIO(content) if isinstance(content, bytes) else str(content)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _measured(handle: soundfile.SoundFile, content: object, name: str) -> Iterator[SoundFile]:
     """A file whose length is known: where its header does not tell it, it is counted, and opened once more."""
     import soundfile
@@ -194,18 +195,28 @@ def _refuse_cut_off(content: object, name: str) -> None:
         )
 
 
-def _reason(content: object, told: str) -> str:
+def _why_not(content: object, told: str) -> tuple[UnreadableKind, str]:
     """Why a file cannot be decoded: it is something else, or damaged, or of no format that is known."""
-    start = content[:16] if isinstance(content, bytes) else b""
-    for words, kinds in _KINDS.items():
-        for magic, place, kind in kinds:
+    start = _first_bytes(content)
+    for words, looks in _LOOKS.items():
+        for magic, place, name in looks:
             if start[place : place + len(magic)] == magic:
-                return words.format(kind=kind, told=told)
-    return f"is no sound that can be read ({told})"
+                return "unsupported" if words == _NO_CODEC else "unreadable", words.format(name=name, told=told)
+    return "unreadable", f"is no sound that can be read ({told})"
 
 
-_KINDS: dict[str, tuple[tuple[bytes, int, str], ...]] = {
-    "is no sound that can be read (it looks like {kind}, for which libsndfile has no codec; {told})": (
+def _first_bytes(content: object) -> bytes:
+    if isinstance(content, Path):
+        with contextlib.suppress(OSError), content.open("rb") as stream:
+            return stream.read(_LOOKED_AT)
+    return content[:_LOOKED_AT] if isinstance(content, bytes) else b""
+
+
+_LOOKED_AT = 16
+"""Bytes of a file's beginning."""
+_NO_CODEC = "is no sound that can be read (it looks like {name}, for which libsndfile has no codec; {told})"
+_LOOKS: dict[str, tuple[tuple[bytes, int, str], ...]] = {
+    _NO_CODEC: (
         (b"ftyp", 4, "MP4 or M4A (AAC, ALAC)"),
         (b"\x30\x26\xb2\x75", 0, "WMA"),
         (b"\x1a\x45\xdf\xa3", 0, "Matroska or WebM"),
@@ -213,7 +224,7 @@ _KINDS: dict[str, tuple[tuple[bytes, int, str], ...]] = {
         (b"\xff\xf9", 0, "AAC"),
         (b"#!AMR", 0, "AMR"),
     ),
-    "is no sound: it looks like {kind}": (
+    "is no sound: it looks like {name}": (
         (b"\x89PNG", 0, "a PNG picture"),
         (b"\xff\xd8\xff", 0, "a JPEG picture"),
         (b"GIF8", 0, "a GIF picture"),
@@ -221,7 +232,7 @@ _KINDS: dict[str, tuple[tuple[bytes, int, str], ...]] = {
         (b"%PDF", 0, "a PDF"),
         (b"PK\x03\x04", 0, "a zip archive"),
     ),
-    "starts like {kind}, but is damaged or cut off ({told})": (
+    "starts like {name}, but is damaged or cut off ({told})": (
         (b"WAVE", 8, "WAV"),
         (b"fLaC", 0, "FLAC"),
         (b"OggS", 0, "OGG"),

@@ -74,7 +74,8 @@ def write_usage(summary: dict[str, Any]) -> tuple[str, str]:
         (shell, python), with the artifact's path quoted as each needs.
     """
     artifact = str(summary.get("artifact") or "model.hs")
-    item = {"text": '"a new text"', "audio": "new.wav"}.get(summary.get("modality", ""), "new.jpg")
+    picture = "new.mp4" if (summary.get("counts") or {}).get("clips") else "new.jpg"
+    item = {"text": '"a new text"', "audio": "new.wav"}.get(summary.get("modality", ""), picture)
     quoted = item if item.startswith('"') else f'"{item}"'
     python = f"import headstart\n\nmodel = headstart.load({artifact!r})\nprint(model.predict([{quoted}]))"
     return f"headstart predict {shlex.quote(artifact)} {item}", python

@@ -7,6 +7,7 @@ import unicodedata
 from typing import Any, TypeGuard
 
 ITEMS = {"image": ("image", "images"), "text": ("text", "texts"), "audio": ("sound clip", "sound clips")}
+CLIPS, MIXED = ("clip", "clips"), ("image or clip", "images and clips")
 _SPACE = "\N{NO-BREAK SPACE}"
 _DASH = "\N{EN DASH}"
 
@@ -159,13 +160,16 @@ def name_items(summary: dict[str, Any], count: int) -> str:
     """Name the items by what they are.
 
     Args:
-        summary: the `fit --json` object.
+        summary: the `fit --json` object; its counts say how many image items are clips.
         count: how many, for the plural.
 
     Returns:
-        Such as "image", "texts" or "items".
+        Such as "image", "texts", "images and clips" or "items".
     """
-    return ITEMS.get(summary.get("modality", ""), ("item", "items"))[count != 1]
+    names, counts = ITEMS.get(summary.get("modality", ""), ("item", "items")), summary.get("counts") or {}
+    if counts.get("clips"):
+        names = CLIPS if counts["clips"] == (counts.get("train") or 0) + (counts.get("test") or 0) else MIXED
+    return names[count != 1]
 
 
 def headline(report: dict[str, Any]) -> str:
