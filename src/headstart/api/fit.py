@@ -15,7 +15,7 @@ from headstart.api.opening import require_writing
 from headstart.api.timing import Clock
 from headstart.api.views import add_flips
 from headstart.api.workplace import open_in_place, workplace
-from headstart.api.writing import require_compiled, write_artifact
+from headstart.api.writing import import_ahead, require_compiled, write_artifact
 from headstart.backbones import BackboneSource, locate
 from headstart.backbones.bundled import WITHOUT_WEIGHTS
 from headstart.config import FitSettings
@@ -33,8 +33,7 @@ from headstart.features.fusion import parts_of
 from headstart.inference import blas_threads_for
 from headstart.model.model import Model
 from headstart.records import Dataset, Finding, Splits, Task
-from headstart.report.page import import_drawing
-from headstart.runtime import num_cores
+from headstart.runtime import num_cores, raise_malloc_thresholds
 from headstart.select.floor import FloorPlan
 from headstart.select.fusion import find_footing
 from headstart.select.geometry import choose_geometry
@@ -93,8 +92,9 @@ def fit(
 
         return fit_language(data, settings, out=out, callbacks=callbacks, progress=progress)
     clock = Clock()
-    drawing = Thread(target=import_drawing, daemon=True)
-    drawing.start()
+    raise_malloc_thresholds()  # the network is copied several times when it is saved
+    ahead = Thread(target=import_ahead, daemon=True)
+    ahead.start()
     with workplace(out, resume=settings.resume) as folder:
         with clock.step("read"):
             reading = read_with_findings(data, _read_options(settings), test=test)
@@ -107,7 +107,7 @@ def fit(
             bottom = _find_bottom(reading, source, settings, plan, clock, _narrator(progress, "features"))
             story = _adapt(bottom, folder, clock, callbacks, progress)
         with clock.step("report"):
-            drawing.join()
+            ahead.join()
             write_artifact(folder, story, lambda: tell(story, clock.seconds()))
             clear_traces(folder)
         return open_in_place(folder, out)

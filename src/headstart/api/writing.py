@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ from headstart.model.terms import pack_terms
 from headstart.preprocess.fusion import array_names
 from headstart.records import Sample
 from headstart.report.card import model_card
-from headstart.report.page import render_report
+from headstart.report.page import import_drawing, render_report
 
 # Test items that the saved network must answer as the evaluated head did.
 NUM_COMPARED = 4
@@ -84,6 +86,13 @@ def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]
             **({} if terms is None else pack_terms(terms)),
         },
     )
+
+
+def import_ahead() -> None:
+    """Load what saving needs, so that another thread can do it while the features are computed."""
+    import_drawing()
+    with suppress(ImportError):  # told where it is needed
+        import_module("headstart.artifact.graph")
 
 
 def require_compiled(prefix: Prefix) -> tuple[Path, ...]:
