@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,8 @@ from headstart.records import Sample
 PLAIN, FLIPPED = "", "flip"
 # Failures of these kinds lie in the item's content, so they are remembered with it; others may pass.
 LASTING = frozenset({"unreadable", "truncated", "zero_size", "bomb", "empty"})
+# Items that one thread asks for their size at a time.
+SIZED_TOGETHER = 64
 
 Progress = Callable[[int, int], None]
 """Called with the number of items done and of all."""
@@ -81,10 +83,11 @@ def extract(
         return join_tables(prefix, preprocess, _extract_parts(prefix, preprocess, samples, views, progress), samples)
     started = time.perf_counter()
     batches = []
+    sizes = _sizes_of(preprocess, samples, prefix.num_workers)
     # Items of like sizes share a batch, and so need little padding.
-    by_size = sorted(samples, key=lambda sample: preprocess.size(sample.item))
+    by_size = sorted(samples, key=lambda sample: sizes[sample.id])
     with feature_store(prefix, preprocess) as store:
-        for batch in extract_batches(prefix, preprocess, by_size, store=store, views=views):
+        for batch in extract_batches(prefix, preprocess, by_size, store=store, views=views, sizes=sizes):
             batches.append(batch)
             if progress:
                 progress(sum(len(done.ids) + len(done.failures) for done in batches), len(samples))
@@ -106,6 +109,13 @@ def extract(
         seconds=time.perf_counter() - started,
         notes=notes,
     )
+
+
+def _sizes_of(preprocess: Preprocess, samples: Sequence[Sample], num_workers: int) -> dict[str, int]:
+    """The size of each item, by its id; of a sound, the beginning of its file is read for it."""
+    parts = [samples[start : start + SIZED_TOGETHER] for start in range(0, len(samples), SIZED_TOGETHER)]
+    found = ordered_map(lambda part: [preprocess.size(sample.item) for sample in part], parts, num_workers=num_workers)
+    return dict(zip((sample.id for sample in samples), (size for sizes in found for size in sizes), strict=True))
 
 
 def _extract_parts(
@@ -159,6 +169,7 @@ def extract_batches(
     store: FeatureStore,
     views: Sequence[str] = (PLAIN,),
     augment: Augment | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Iterator[Batch]:
     """Features a few items at a time, in the samples' order, in bounded memory; fresh ones are stored as they come.
 
@@ -169,6 +180,7 @@ def extract_batches(
         store: open for this prefix and preprocess.
         views: which views of each item.
         augment: makes the views that are neither the item as it is nor mirrored; their names must tell all it does.
+        sizes: of the items, by id, where they are known already.
 
     Yields:
         Batches of at most `prefix.batch_size` samples.
@@ -178,7 +190,9 @@ def extract_batches(
     def work(few: list[Sample]) -> Batch:
         return _extract_few(task, few)
 
-    few_at_once = in_batches(samples, prefix.batch_size, lambda sample: preprocess.size(sample.item))
+    few_at_once = in_batches(
+        samples, prefix.batch_size, lambda sample: preprocess.size(sample.item) if sizes is None else sizes[sample.id]
+    )
     for batch in ordered_map(work, few_at_once, num_workers=prefix.num_workers):
         if batch.fresh:
             store.put_many([key for key, _ in batch.fresh], np.stack([value for _, value in batch.fresh]))
