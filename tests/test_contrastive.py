@@ -234,7 +234,10 @@ def test_rules_of_pairs():
     plan = make_plan("contrastive", FACTS, FitSettings())
     assert (plan.by_pairs, plan.interpolations, plan.averaging, plan.mixup) == (True, (1.0,), "none", 0.0)
     few = make_plan("contrastive", replace(FACTS, num_items=16), FitSettings())
-    assert few.batch_size == 16
+    assert (few.batch_size, few.epochs) == (16, 4)
+    assert make_plan("contrastive", replace(FACTS, num_items=16, num_classes=4), FitSettings()).epochs == 8
+    many = make_plan("contrastive", replace(FACTS, num_items=160, num_classes=10), FitSettings())
+    assert (many.batch_size, many.epochs) == (40, 3), "ten steps at least"
     assert make_plan("contrastive", FACTS, FitSettings(epochs=3, learning_rate=1e-5)).backbone_rate == pytest.approx(1e-5)
 
 

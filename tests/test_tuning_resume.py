@@ -92,6 +92,21 @@ def test_six_epochs_are_three_and_three_resumed(averaging, tmp_path):
     assert_same_training(outcome, resumed, expected, straight)
 
 
+def test_a_checkpoint_every_other_epoch_and_after_the_last(tmp_path):
+    straight, resumed = Counter(), Counter()
+    expected = train_busy(BUSY, [straight])
+    every_other = replace(checkpoint_in(tmp_path), every=2)
+    with pytest.raises(TuningError, match="the power went off"):
+        train_busy(BUSY, [Counter(), Interrupt(3, 2)], every_other)
+    kept = torch.load(io.BytesIO(every_other.path.read_bytes()[32:]), weights_only=True)
+    assert kept["epoch"] == 2, "the third epoch's end is not one of every other"
+    outcome = train_busy(BUSY, [resumed], replace(every_other, resume=True))
+    assert_same_training(outcome, resumed, expected, straight)
+    seldom = Checkpoint(path=tmp_path / "seldom.pt", about=ABOUT, every=4)
+    train_busy(BUSY, [Counter()], seldom)
+    assert torch.load(io.BytesIO(seldom.path.read_bytes()[32:]), weights_only=True)["epoch"] == 6
+
+
 KILLED = """
 import sys
 import threading

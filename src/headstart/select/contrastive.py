@@ -14,7 +14,7 @@ from headstart.data.targets import encode_targets
 from headstart.heads.linear import LinearHead
 from headstart.records import Dataset
 from headstart.select.floor import FloorPlan, find_floor
-from headstart.select.rules import PAIR_STEPS
+from headstart.select.rules import MOST_PAIR_STEPS
 from headstart.select.scoring import scores_of
 from headstart.select.tuned import Prepared, Trained, train_from_floor
 from headstart.tuning.callbacks.base import Callback
@@ -95,7 +95,7 @@ def train_by_pairs(
         callbacks = (EarlyStopping(patience=plan.patience), *callbacks)
     if checkpoint is not None:
         # Writing takes as long as a step, and all the steps take seconds.
-        checkpoint = replace(checkpoint, every=max(1, PAIR_STEPS * plan.batch_size // len(ids)))
+        checkpoint = replace(checkpoint, every=max(1, MOST_PAIR_STEPS * plan.batch_size // len(ids)))
     outcome = tune(network, *sets, task="single", plan=plan, callbacks=callbacks, checkpoint=checkpoint)
     network.load_state_dict(outcome.weights)
     start, head = _solve_head(prepared, replace(floor_plan, classical=False), network, tuple(ids), labels)
