@@ -5,7 +5,6 @@ Whatever is heavy is imported inside the command that needs it, so that `headsta
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +25,9 @@ from headstart.cli.options import (
     OfflineOption,
     QuietOption,
     TestOption,
+    go_offline,
+    pairs_of,
 )
-from headstart.errors import SettingError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,11 +51,7 @@ VersionOption = Annotated[bool, typer.Option("--version", callback=_show_version
 
 
 @app.callback()
-def common(
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which version.")
-    ] = False,
-) -> None:
+def common(show_version: VersionOption = False) -> None:
     """Options of the program itself."""
 
 
@@ -98,7 +94,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     quiet: QuietOption = False,
 ) -> None:
     """Adapt a pretrained network to DATA, evaluate it, save it."""
-    _go_offline(offline)
+    go_offline(offline)
     from headstart.api.fit import fit as fit_data
     from headstart.cli.generate import show_any_fit
     from headstart.cli.show import Narrator, Shown
@@ -117,7 +113,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
             item_column=item_column,
             group_column=group_column,
             split_column=split_column,
-            merge_labels=_pairs(merge_labels),
+            merge_labels=pairs_of(merge_labels),
             balance=balance,
             head=head,
             classical=classical,
@@ -203,7 +199,7 @@ def check(  # noqa: PLR0913 - one parameter for each option
     quiet: QuietOption = False,
 ) -> None:
     """Say what is wrong with DATA, before any training."""
-    _go_offline(offline)
+    go_offline(offline)
     from headstart.api.use import check as check_data
     from headstart.cli.show import Narrator, show_findings
 
@@ -235,7 +231,7 @@ def embed(  # noqa: PLR0913 - one parameter for each option
     quiet: QuietOption = False,
 ) -> None:
     """Write features at any block, for other tools."""
-    _go_offline(offline)
+    go_offline(offline)
     from headstart.api.use import embed_to_parquet
     from headstart.cli.show import Narrator, Shown, show_embedding
 
@@ -292,21 +288,3 @@ def _told_how_to_go_on(out: Path) -> Iterator[None]:
         if has_checkpoints(partial(out)):
             typer.echo(f"\n{partial(out)} keeps the epochs done: the same command with --resume goes on from there.", err=True)
         raise
-
-
-def _go_offline(offline: bool) -> None:
-    if offline:
-        os.environ["HEADSTART_OFFLINE"] = "1"
-
-
-def _pairs(merges: list[str] | None) -> dict[str, str] | None:
-    if not merges:
-        return None
-    wrong = [merge for merge in merges if "=" not in merge]
-    if wrong:
-        raise SettingError(
-            f"--merge-labels {wrong[0]!r} names no pair.",
-            expected="FOUND=USED, as in Cat=cat.",
-            mend="give the option once for each label to merge.",
-        )
-    return dict(merge.split("=", 1) for merge in merges)

@@ -1,11 +1,14 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what they come to."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from headstart.errors import SettingError
 
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="A folder per class, a table, or an archive of either.")]
 ArtifactArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="What `headstart fit --out` made.")]
@@ -35,3 +38,23 @@ class DataOptions:
     group_column = Annotated[str | None, typer.Option(help="Column of groups that stay on one side of the split.")]
     split_column = Annotated[str | None, typer.Option(help="Column of train, valid, test.")]
     merge_labels = Annotated[list[str] | None, typer.Option(metavar="FOUND=USED", help="One label under another's name.")]
+
+
+def go_offline(offline: bool) -> None:
+    """Have this process touch no network, if that is asked for."""
+    if offline:
+        os.environ["HEADSTART_OFFLINE"] = "1"
+
+
+def pairs_of(merges: list[str] | None) -> dict[str, str] | None:
+    """What `--merge-labels FOUND=USED` names."""
+    if not merges:
+        return None
+    wrong = [merge for merge in merges if "=" not in merge]
+    if wrong:
+        raise SettingError(
+            f"--merge-labels {wrong[0]!r} names no pair.",
+            expected="FOUND=USED, as in Cat=cat.",
+            mend="give the option once for each label to merge.",
+        )
+    return dict(merge.split("=", 1) for merge in merges)
