@@ -211,6 +211,9 @@ def test_what_has_no_pairs_is_refused(given, told):
     with pytest.raises(SettingError, match=f"strategy is 'contrastive', and {told}") as caught:
         check_pairs("contrastive", dataset, splits)
     assert "--strategy auto" in str(caught.value)
+    assert "more labelled texts" not in str(caught.value), "more of them would mend nothing"
+    with pytest.raises(SettingError, match=told):
+        check_pairs("contrastive", dataset, None)
     check_pairs("full", dataset, splits)
 
 
@@ -262,7 +265,10 @@ def test_a_whole_fit_and_a_prediction_without_torch(source, tmp_path):  # noqa: 
     (attempt,) = model.report.content["tuning"]["attempts"]
     assert attempt["reason"].startswith("as asked")
     assert attempt["gate"]["num_items"] == summary["counts"]["train"]  # judged out of fold, though a test split is there
-    assert (out / "tail.safetensors").is_file()
+    assert (out / "tail.safetensors").stat().st_mode == (out / "model.onnx").stat().st_mode, "who may read one, may read both"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "the head is solved afterwards" in page
+    assert "with smoothed labels" not in page, "pairs have none"
     told = [(answer.label, round(answer.probability, 4)) for answer in headstart.load(out).predict(["good film", "bad film"])]
     code = f"""
 import sys, headstart

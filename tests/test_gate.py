@@ -117,7 +117,7 @@ def brute_force(gains, clusters, random):
     means = []
     for _ in range(DRAWS):
         drawn = random.integers(0, len(names), len(names))
-        means.append(sum(gains[members[name]].sum() for name in drawn) / len(gains))
+        means.append(np.concatenate([gains[members[name]] for name in drawn]).mean())
     return np.percentile(means, [2.5, 97.5])
 
 
@@ -156,6 +156,16 @@ def test_interval_is_that_of_a_bootstrap_by_brute_force(task, grouped):
     assert verdict.num_items == count
 
 
+def test_a_large_group_cannot_gain_more_than_all():
+    """Ten of twenty items are one group that only one side gets right: drawn twice, it is more of the items, too."""
+    targets = np.arange(20) % 2
+    right = np.eye(2)[targets] * 5.0
+    wrong = np.where(np.arange(20)[:, None] < 10, np.eye(2)[1 - targets], np.eye(2)[targets]) * 5.0
+    verdict = hold(right, wrong, targets, groups=np.array(["large"] * 10 + [f"own {number}" for number in range(10)]))
+    assert verdict.gain == 0.5
+    assert 0.0 <= verdict.low < verdict.high <= 1.0
+
+
 def test_items_of_a_group_are_one_witness_not_many():
     """Forty times the same picture is no more evidence than once."""
     random = np.random.default_rng(0)
@@ -168,7 +178,7 @@ def test_items_of_a_group_are_one_witness_not_many():
     assert copied.gain == grouped.gain == alone.gain
     assert copied.passed
     assert grouped.high - grouped.low > 4 * (copied.high - copied.low)
-    np.testing.assert_allclose([grouped.low, grouped.high], [alone.low, alone.high], atol=0.05)
+    np.testing.assert_allclose([grouped.low, grouped.high], [alone.low, alone.high], atol=0.09)  # one of the twelve
 
 
 # What passes

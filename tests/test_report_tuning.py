@@ -198,6 +198,7 @@ def test_captions_say_what_the_curves_are_of():
     assert describe_losses({"num_views": 0, "averaging": "none"}) == ""
     assert "has 50\xa0% of it, and each block before it 80\xa0% of the one behind" in describe_rates(PLAN)
     assert describe_rates({}) == "The head's, at the end of each epoch."
+    assert "the head is solved afterwards" in describe_rates({**PLAN, "strategy": "contrastive"})
 
 
 def test_every_number_of_the_plan_is_told_with_its_reason():

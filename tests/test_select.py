@@ -298,11 +298,20 @@ def test_a_geometry_that_is_asked_for_is_not_tried(wide, prefix, geometry):
     assert (choice.preprocess.geometry, choice.trials, choice.reason, choice.asked) == (geometry, (), "as asked", frozenset())
 
 
+def test_of_few_items_all_are_looked_at_before_it_is_said_that_it_does_not_matter(monkeypatch, prefix, draw):
+    """A part of few items could tell nothing of one in twenty."""
+    few, seen = dataset_of(["rings", "blobs"] * 20, items=[draw("rings", 0)] * 40), []
+    kind = type(prefix.spec.preprocess)
+    monkeypatch.setattr(kind, "indifferent", lambda self, items: seen.append(len(items)) or "")
+    choose_geometry(prefix, few, geometry="auto", seed=0)
+    assert seen == [40]
+
+
 def test_few_items_are_padded_and_told_why(prefix, draw):
     few = dataset_of(["rings", "blobs"] * 20, items=[draw("rings", 0)] * 40)
     choice = choose_geometry(prefix, few, geometry="auto", seed=0)
     assert choice.preprocess.geometry == choice.preprocess.fittings[0] == "pad"
-    assert choice.reason.startswith("too few items to ask the data: it would ask 6 of them, and 50 is the least")
+    assert choice.reason.startswith("too few items to ask the data: 15% of 40 would be asked, and 50 is the least")
     assert choice.trials == () and choice.asked == frozenset()
 
 

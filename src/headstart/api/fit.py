@@ -38,6 +38,7 @@ from headstart.select.floor import FloorPlan
 from headstart.select.fusion import find_footing
 from headstart.select.geometry import choose_geometry
 from headstart.select.precision import choose_precision
+from headstart.select.strategy import check_pairs
 from headstart.tuning.callbacks.base import Callback, check_callbacks
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def fit(
             reading = read_with_findings(data, _read_options(settings), test=test)
             _check_balance(settings.balance, reading.dataset.task)
             check_classical(settings.classical, reading.dataset.modality)
+            check_pairs(settings.strategy, reading.dataset, None)
             source = locate(settings.backbone, modality=reading.dataset.modality)
             check_fused(settings, source)
         with blas_threads_for(len(reading.dataset.samples), num_cores()) as num_workers:

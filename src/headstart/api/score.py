@@ -53,7 +53,7 @@ def evaluate(model: Model | str | Path, data: Any, *, seed: int = 0, **columns: 
     evaluation = _evaluate(model, dataset, list(answers.items), values, seed)
     warnings = list(evaluation.warnings)
     if answers.unreadable:
-        warnings.insert(0, unreadable_error(answers.unreadable).what + " Left out.")
+        warnings.insert(0, unreadable_error(answers.unreadable).what + "\nThey are left out.")
     learned = learned_digests(model.folder)
     new = [row for row, id_ in enumerate(answers.items) if _digest(model, dataset.by_id[id_]) not in learned]
     if len(new) < len(values):

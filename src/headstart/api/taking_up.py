@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from headstart.api.adaptation import Bottom
 from headstart.api.writing import require_compiled
@@ -22,6 +22,7 @@ from headstart.select.floor import Floor
 from headstart.select.scoring import scores_of
 from headstart.select.tuned import Prepared, Trained
 from headstart.tuning.lora import merge_adapters
+from headstart.tuning.tensors import save_tensors
 
 # The states that tuning saw are rounded to float16, and the saved network's are not.
 SAME_SCORES = 0.05
@@ -55,7 +56,7 @@ def take_up(
     earlier = load_file(bottom.source.changes_path) if bottom.source.changes_path else {}
     path = folder / CHANGES
     scores = scores_of(trained.network, prepared.inputs, trained.valid_ids)
-    save_file(earlier | changed_tensors(prepared, trained), path)
+    save_tensors(earlier | changed_tensors(prepared, trained), path)
     prefix = compile_prefix(bottom.source.with_changes(path), image_size=bottom.settings.image_size).wait()
     require_compiled(prefix)
     samples = [bottom.dataset.by_id[id_] for id_ in bottom.table.ids]

@@ -198,10 +198,11 @@ def _verified(folder: Path, name: str, sha256: str) -> bytes:
     try:
         content = (folder / name).read_bytes()
     except (OSError, ValueError) as error:
+        forbidden = isinstance(error, PermissionError)
         raise ArtifactError(
-            f"{folder} lacks {name} ({error}).",
+            f"{name} in {folder} may not be read ({error})." if forbidden else f"{folder} lacks {name} ({error}).",
             expected="every file that headstart.json lists.",
-            mend="copy the whole folder again from where it was made.",
+            mend="let this user read it (chmod)." if forbidden else "copy the whole folder again from where it was made.",
         ) from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise _changed(folder, name)

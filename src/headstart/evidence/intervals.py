@@ -51,19 +51,26 @@ def bootstrap_mean(values: np.ndarray, seed: int) -> Interval:
     return percentile_interval(_mean_draws(np.asarray(values, dtype=np.float64), seed))
 
 
-def paired_bootstrap(correct_a: np.ndarray, correct_b: np.ndarray, seed: int) -> tuple[float, float, float]:
+def paired_bootstrap(
+    correct_a: np.ndarray, correct_b: np.ndarray, seed: int, groups: np.ndarray | None = None
+) -> tuple[float, float, float]:
     """How much more often A is right than B on the same items, with its percentile interval.
 
     Args:
         correct_a: (N,) bool, or float in [0, 1] where correctness is a mean over repeats.
         correct_b: (N,) likewise, of the same items in the same order.
         seed: of the draws.
+        groups: (N,) group of each item, if any has one; groups are drawn as a whole, and the mean is over the items drawn.
 
     Returns:
         (difference, low, high), each in [-1, 1]; A is better beyond doubt when low > 0.
     """
     differences = np.asarray(correct_a, dtype=np.float64) - np.asarray(correct_b, dtype=np.float64)
-    return float(differences.mean()), *bootstrap_mean(differences, seed)
+    if groups is None:
+        return float(differences.mean()), *bootstrap_mean(differences, seed)
+    place = np.unique(groups, return_inverse=True)[1]
+    drawn = bootstrap_means(np.stack([np.bincount(place, differences), np.bincount(place)], axis=1), seed)
+    return float(differences.mean()), *percentile_interval(drawn[:, 0] / drawn[:, 1])
 
 
 def bootstrap_macro_f1(labels: np.ndarray, predicted: np.ndarray, num_classes: int, seed: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from headstart.artifact.store import MANIFEST, REPORT, SELF_TEST, read_manifest
 from headstart.backbones.catalog import BackboneSource, find_source
@@ -26,6 +26,7 @@ from headstart.language.network import token_losses
 from headstart.language.packing import Blocks
 from headstart.model.manifest import Manifest
 from headstart.runtime import atomic_write_text
+from headstart.tuning.tensors import save_tensors
 
 WEIGHTS = "model.safetensors"
 GOLDEN_TOKENS = 64
@@ -120,9 +121,9 @@ def save_model(folder: Path, backbone: CausalBackbone, written: Written, *, whol
         backbone.network.save_pretrained(folder, max_shard_size="1000GB")
     else:
         backbone.network.config.save_pretrained(folder)
-        save_file({name: tensor.contiguous().cpu() for name, tensor in written.changes.items()}, folder / CHANGES)
+        save_tensors({name: tensor.contiguous().cpu() for name, tensor in written.changes.items()}, folder / CHANGES)
     backbone.tokenizer.save_pretrained(folder)
-    save_file(_golden(backbone, written.golden), folder / SELF_TEST)
+    save_tensors(_golden(backbone, written.golden), folder / SELF_TEST)
     for name, text in written.texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     made = sorted(path for path in folder.iterdir() if path.is_file() and (path not in before or path.name in written.texts))

@@ -135,6 +135,8 @@ def describe_rates(plan: dict[str, Any]) -> str:
     Returns:
         A sentence, or "".
     """
+    if plan.get("strategy") == "contrastive":
+        return "The last blocks', at the end of each epoch; the head is solved afterwards."
     head, backbone, decay = (plan.get(name) for name in ("head_rate", "backbone_rate", "block_decay"))
     if not (is_number(head) and is_number(backbone) and head > 0):
         return "The head's, at the end of each epoch."

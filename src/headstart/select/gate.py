@@ -88,15 +88,12 @@ def hold_gate(
     Returns:
         The verdict.
     """
-    sides = [mark_items(scores, targets, task) for scores in (tuned, floor)]
-    if groups is not None:
-        sides = [_join_groups(marks, groups) for marks in sides]
-    ours, theirs = sides
-    gain, low, high = paired_bootstrap(ours.scores, theirs.scores, seed)
+    ours, theirs = (mark_items(scores, targets, task) for scores in (tuned, floor))
+    gain, low, high = paired_bootstrap(ours.scores, theirs.scores, seed, groups)
     if task != "value" and low == high == 0.0:
-        high = 1 - 0.05 ** (1 / len(ours.scores))
+        high = 1 - 0.05 ** (1 / (len(targets) if groups is None else len(np.unique(groups))))
         low = -high
-    loss_gain, loss_low, loss_high = paired_bootstrap(theirs.losses, ours.losses, seed)
+    loss_gain, loss_low, loss_high = paired_bootstrap(theirs.losses, ours.losses, seed, groups)
     return Verdict(
         passed=loss_low > 0 and gain >= 0,
         floor_score=float(theirs.scores.mean()),
@@ -141,11 +138,3 @@ def mark_items(scores: np.ndarray, targets: np.ndarray, task: Task) -> Marks:
         case "value":
             losses = (answers[:, 0] - targets) ** 2 / max(float(targets.var()), 1e-300)
             return Marks(scores=-losses, losses=losses)
-
-
-def _join_groups(marks: Marks, groups: np.ndarray) -> Marks:
-    """A group's items rise and fall together, so it is one draw, of the sum of its items."""
-    names, place = np.unique(groups, return_inverse=True)
-    share = len(names) / len(groups)
-    scores, losses = (np.bincount(place, values) * share for values in (marks.scores, marks.losses))
-    return Marks(scores=scores, losses=losses)

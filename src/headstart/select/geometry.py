@@ -71,10 +71,12 @@ def choose_geometry(
     if geometry != "auto":
         return _settled(base, geometry, "as asked")
     asked = part_to_ask(dataset, seed)
-    if asked and (alike := base.indifferent([sample.item for sample in asked])):
+    learning = [sample for sample in dataset.samples if sample.split in {None, "train"}]
+    looked_at = asked if len(asked) >= MIN_ITEMS else learning
+    if looked_at and (alike := base.indifferent([sample.item for sample in looked_at])):
         return _settled(base, base.fittings[0], alike)
     if len(asked) < MIN_ITEMS:
-        reason = f"too few items to ask the data: it would ask {len(asked)} of them, and {MIN_ITEMS} is the least"
+        reason = f"too few items to ask the data: {SHARE:.0%} of {len(learning)} would be asked, and {MIN_ITEMS} is the least"
         return _settled(base, base.fittings[0], reason)
     trials, computed = [], {}
     for name in base.fittings:

@@ -90,7 +90,7 @@ def make_plan(strategy: str, facts: Circumstances, settings: FitSettings) -> Tun
         "epochs": epochs,
         "batch_size": batch_size,
         **_rates(strategy, facts),
-        "label_smoothing": 0.1 if facts.num_classes >= (MANY_CLASSES if strategy == "head" else 1) else 0.0,
+        "label_smoothing": 0.1 if not by_pairs and facts.num_classes >= (MANY_CLASSES if strategy == "head" else 1) else 0.0,
         "mixup": 0.1 if facts.num_items >= MIXUP_ITEMS and facts.modality == "image" else 0.0,
         "num_views": _num_views(strategy, facts, epochs),
         "norm_statistics": "kept" if facts.pretrained else "updated",

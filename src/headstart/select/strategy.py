@@ -110,17 +110,19 @@ def propose(dataset: Dataset, splits: Splits, facts: Circumstances) -> tuple[tup
     return (*by_pairs, *(("full", "last:2") if whole else ("last:2",))), ""
 
 
-def why_no_pairs(dataset: Dataset, splits: Splits) -> str:
+def why_no_pairs(dataset: Dataset, splits: Splits | None) -> str:
     """Why the data have no pairs of texts with one label that contrastive fine-tuning could learn from; '' where they have.
 
     Args:
         dataset: the samples.
-        splits: who trains.
+        splits: who trains; None where that is not decided yet: kind and task alone are looked at.
     """
     if dataset.modality != "text":
-        return f"the items are {dataset.modality}s"
+        return f"the items are {'sounds' if dataset.modality == 'audio' else 'images'}"
     if dataset.task != "single":
         return f"the task is {dataset.task}"
+    if splits is None:
+        return ""
     counts = Counter(label for id_ in splits.train for label in dataset.by_id[id_].labels)
     lone = sorted(label for label, count in counts.items() if count < 2)
     if len(counts) < 2:
@@ -128,23 +130,24 @@ def why_no_pairs(dataset: Dataset, splits: Splits) -> str:
     return f"label {lone[0]!r} has one text that trains" if lone else ""
 
 
-def check_pairs(strategy: str, dataset: Dataset, splits: Splits) -> None:
+def check_pairs(strategy: str, dataset: Dataset, splits: Splits | None) -> None:
     """Make sure the data have the pairs that a strategy learns from.
 
     Args:
         strategy: any.
         dataset: the samples.
-        splits: who trains.
+        splits: who trains; None where that is not decided yet, and kind and task alone can be checked.
 
     Raises:
         SettingError: if the strategy is contrastive, and they have none.
     """
     why = why_no_pairs(dataset, splits) if strategy == "contrastive" else ""
     if why:
+        more = ", or more labelled texts" if why_no_pairs(dataset, None) == "" else ""
         raise SettingError(
             f"strategy is 'contrastive', and {why}.",
             expected="texts with one label each, two labels or more, and two texts of each that train.",
-            mend="--strategy auto, or more labelled texts.",
+            mend=f"--strategy auto{more}.",
         )
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from headstart.records import AnyTask
 from headstart.tuning.inputs import Inputs
 from headstart.tuning.network import Trainable
 from headstart.tuning.plan import Balance, TuningPlan
+from headstart.tuning.tensors import save_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +134,7 @@ class Training:
 
     def save_weights(self, path: Path) -> None:
         """Write the weights to a .safetensors file."""
-        save_file({name: tensor.contiguous() for name, tensor in self.weights().items()}, path)
+        save_tensors({name: tensor.contiguous() for name, tensor in self.weights().items()}, path)
 
     def load_weights(self, path: Path) -> None:
         """Read the weights that `save_weights` wrote."""
