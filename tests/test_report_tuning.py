@@ -108,7 +108,8 @@ def test_page_tells_what_was_tuned():
     told = text_of(page)
     for expected in (
         "Everything up to blocks.1 stayed frozen; the blocks behind it were trained together with the head",
-        "1.0 M of 3.3 M parameters trained", "25 % of the way", "(ridge head), got 0.887 in cross-validation",
+        "1.0 M of 3.3 M parameters trained", "25 % of the way",
+        "(ridge head), got 0.887 in cross-validation, on the folds that chose it",
         "+4.1 [+1.3, +7.0]", "−5.0 [−8.0, −2.0]", "2 min 42 s", f"Kept: {BETTER}.",
         f"Dropped: {NOT_BETTER}.", f"Dropped: {FAR_WORSE}.",
         "Measured on 514 items of 5 folds.", "The numbers of full", "highest learning rate of the head 0.001",

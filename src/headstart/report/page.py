@@ -202,7 +202,8 @@ def _describe_floor(summary: dict[str, Any]) -> str:
     if not is_number(floor.get("cv_accuracy")):
         return ""
     head = f" ({show(floor['head'])} head)" if floor.get("head") else ""
-    return f"The floor, an exactly solved head on frozen features{head}, got {floor['cv_accuracy']:.3f} in cross-validation."
+    told = f"The floor, an exactly solved head on frozen features{head}, got {floor['cv_accuracy']:.3f} in cross-validation"
+    return f"{told}, on the folds that chose it, which flatters it a little."
 
 
 def _describe_gate(summary: dict[str, Any]) -> str:
