@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 
@@ -61,6 +62,13 @@ def test_a_fit_lowers_the_perplexity_and_the_model_opens_without_its_source(arti
     assert test["bits_per_byte"] < test["unadapted_bits_per_byte"]
     assert f"{test['perplexity']:.1f}" in str(model.report)
     assert model.generate("the cat", max_new_tokens=5, temperature=0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
+def test_who_may_read_one_file_may_read_all(artifact):
+    files = [path for path in artifact.iterdir() if path.is_file()]
+    assert {"model.safetensors", "selftest.safetensors"} <= {path.name for path in files}
+    assert len({path.stat().st_mode for path in files}) == 1
 
 
 def test_the_report_shows_samples_of_the_same_prompts_before_and_after(artifact, tmp_path):

@@ -305,13 +305,17 @@ def test_of_few_items_all_are_looked_at_before_it_is_said_that_it_does_not_matte
     monkeypatch.setattr(kind, "indifferent", lambda self, items: seen.append(len(items)) or "")
     choose_geometry(prefix, few, geometry="auto", seed=0)
     assert seen == [40]
+    # Two items of each class are asked of none of them; that costs no more where there are many classes.
+    many = dataset_of([f"class {number // 2}" for number in range(2000)], items=[draw("rings", 0)] * 2000)
+    choose_geometry(prefix, many, geometry="auto", seed=0)
+    assert 128 < seen[1] <= 256
 
 
 def test_few_items_are_padded_and_told_why(prefix, draw):
     few = dataset_of(["rings", "blobs"] * 20, items=[draw("rings", 0)] * 40)
     choice = choose_geometry(prefix, few, geometry="auto", seed=0)
     assert choice.preprocess.geometry == choice.preprocess.fittings[0] == "pad"
-    assert choice.reason.startswith("too few items to ask the data: 15% of 40 would be asked, and 50 is the least")
+    assert choice.reason.startswith("too few items to ask the data: 6 of 40 would be asked, and 50 is the least")
     assert choice.trials == () and choice.asked == frozenset()
 
 

@@ -25,6 +25,9 @@ MAX_POINTS = 2_000
 MAX_ITEMS_TOLD = 50
 
 
+_STEPS = ("read", "features", "check", "head", "tune", "evaluate", "report", "total")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Story:
     """Everything a fit decided, before it is written down."""
@@ -65,11 +68,11 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         evaluation["predictions_vs_targets"] = _points(story)
     if story.evidence.without_leaks is not None:
         evaluation["without_leaks"] = story.evidence.without_leaks.as_json() | {"leaks": story.evidence.num_leaks}
-    return {
+    content = {
         "format": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "headstart_version": version("headstart"),
-        "summary": _summary(story, seconds),
+        "summary": _summary(story),
         "data": {
             "source": story.dataset.source,
             "classes": _classes(story),
@@ -88,9 +91,21 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "tuning": {"kept": adaptation.strategy, "reason": adaptation.reason, "cut": adaptation.cut}
         | {"attempts": [attempt.as_json() for attempt in adaptation.attempts]},
         "evaluation": evaluation,
-        "seconds": {step: round(value, 3) for step, value in seconds.items()},
         "warnings": _warnings(story),
     }
+    return with_seconds(content, seconds)
+
+
+def with_seconds(content: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    """The same report with other times.
+
+    Args:
+        content: of report.json.
+        seconds: by step, so far, and their total.
+    """
+    rounded = {step: round(value, 3) for step, value in seconds.items()}
+    summary = content["summary"] | {"seconds": {step: rounded.get(step, 0.0) for step in _STEPS}}
+    return content | {"summary": summary, "seconds": rounded}
 
 
 def _warnings(story: Story) -> list[str]:
@@ -116,7 +131,7 @@ def _told_of_leaks(story: Story) -> list[str]:
     return [f"{told}: {name} {with_them:.3f} with them, {clean.metrics[name]:.3f} [{low:.3f}, {high:.3f}] on the others."]
 
 
-def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
+def _summary(story: Story) -> dict[str, Any]:
     bottom, adaptation = story.bottom, story.adaptation
     table, floor = bottom.table, bottom.floor
     misses = table.misses + bottom.geometry.computed
@@ -126,7 +141,6 @@ def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
     groups = set(story.splits.groups.values()) - {sample.group for sample in story.dataset.samples}
     used = (*story.splits.train, *story.splits.test)
     num_clips = count_clips(table.preprocess, (story.dataset.by_id[id_].item for id_ in used))
-    steps = ("read", "features", "check", "head", "tune", "evaluate", "report", "total")
     return {
         "artifact": "",
         "modality": story.dataset.modality,
@@ -149,7 +163,7 @@ def _summary(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
             "kept": adaptation.strategy,
             "reason": adaptation.reason,
         },
-        "seconds": {step: round(seconds.get(step, 0.0), 3) for step in steps},
+        "seconds": {},
         "items_per_second": round((table.hits + table.misses) / max(table.seconds, 1e-9), 1),
         "cache": {"hits": hits, "misses": misses},
         "warnings": [*_warnings(story), *found],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.api.adaptation import Bottom, adapt, check_tunable, clear_traces
 from headstart.api.classical import add_terms, check_classical
-from headstart.api.content import Story, tell
+from headstart.api.content import Story
 from headstart.api.evidence import gather_evidence
 from headstart.api.opening import require_writing
 from headstart.api.timing import Clock
@@ -110,7 +110,7 @@ def fit(
             story = _adapt(bottom, folder, clock, callbacks, progress)
         with clock.step("report"):
             ahead.join()
-            write_artifact(folder, story, lambda: tell(story, clock.seconds()))
+            write_artifact(folder, story, clock.seconds)
             clear_traces(folder)
         return open_in_place(folder, out)
 

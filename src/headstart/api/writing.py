@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_tensors
 
-from headstart.api.content import Story
+from headstart.api.content import Story, tell, with_seconds
 from headstart.artifact.store import (
     ANSWER_TOLERANCE,
     LEARNED,
@@ -46,13 +46,13 @@ from headstart.report.page import import_drawing, render_report
 NUM_COMPARED = 4
 
 
-def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]]) -> None:
+def write_artifact(folder: Path, story: Story, seconds: Callable[[], dict[str, float]]) -> None:
     """Write the model's folder.
 
     Args:
         folder: exists, and nobody reads it yet.
         story: what the fit decided.
-        tell: gives the content of report.json; called after the page is made, so that it knows how long that took.
+        seconds: of the steps so far; asked again after the page is made, so that report.json knows how long that took.
 
     Raises:
         BackboneError: if the network could not be compiled, and so cannot predict without torch.
@@ -66,8 +66,9 @@ def write_artifact(folder: Path, story: Story, tell: Callable[[], dict[str, Any]
         return run_network(session, preprocess, terms, batch, items)
 
     _compare(story, run)
-    page = render_report(tell())
-    content = tell()
+    content = tell(story, seconds())
+    page = render_report(content)
+    content = with_seconds(content, seconds())
     write_splits_csv(folder / "splits.csv", story.dataset, story.splits)
     write(
         folder,

@@ -38,6 +38,21 @@ def bootstrap_means(columns: np.ndarray, seed: int) -> np.ndarray:
     return np.concatenate(means)
 
 
+def bootstrap_ratio(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    """Means over the members of units (documents, groups) that are drawn again as a whole, each with all its members.
+
+    Args:
+        sums: (U,) float64, of each unit's members.
+        counts: (U,) float64 or int > 0, how many members each has.
+        seed: of the draws.
+
+    Returns:
+        (R,) float64, R draws (see the module's first lines).
+    """
+    means = bootstrap_means(np.stack([sums, counts], axis=1), seed)
+    return means[:, 0] / means[:, 1]
+
+
 def bootstrap_mean(values: np.ndarray, seed: int) -> Interval:
     """Percentile interval of a mean over items.
 
@@ -69,8 +84,8 @@ def paired_bootstrap(
     if groups is None:
         return float(differences.mean()), *bootstrap_mean(differences, seed)
     place = np.unique(groups, return_inverse=True)[1]
-    drawn = bootstrap_means(np.stack([np.bincount(place, differences), np.bincount(place)], axis=1), seed)
-    return float(differences.mean()), *percentile_interval(drawn[:, 0] / drawn[:, 1])
+    drawn = bootstrap_ratio(np.bincount(place, differences), np.bincount(place), seed)
+    return float(differences.mean()), *percentile_interval(drawn)
 
 
 def bootstrap_macro_f1(labels: np.ndarray, predicted: np.ndarray, num_classes: int, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from headstart.backbones.causal import CausalBackbone
-from headstart.evidence.intervals import bootstrap_means, percentile_interval
+from headstart.evidence.intervals import bootstrap_ratio, percentile_interval
 from headstart.language.network import token_losses
 from headstart.language.packing import NO_TARGET, Blocks
 
@@ -54,8 +54,7 @@ class Losses:
 
     def interval(self, seed: int) -> tuple[float, float]:
         """Of the perplexity, 95 %, by drawing documents or stretches again."""
-        means = bootstrap_means(np.stack([self.nats, self.tokens], axis=1), seed)
-        low, high = percentile_interval(np.exp(means[:, 0] / means[:, 1]))
+        low, high = percentile_interval(np.exp(bootstrap_ratio(self.nats, self.tokens, seed)))
         return low, high
 
     def as_json(self, seed: int) -> dict[str, Any]:
@@ -130,8 +129,7 @@ def compare(tuned: Losses, before: Losses, seed: int) -> Verdict:
         before: what it cost the other.
         seed: of the draws.
     """
-    means = bootstrap_means(np.stack([before.nats - tuned.nats, tuned.tokens], axis=1), seed)
-    low, high = percentile_interval(means[:, 0] / means[:, 1])
+    low, high = percentile_interval(bootstrap_ratio(before.nats - tuned.nats, tuned.tokens, seed))
     basis = f"{len(tuned.nats)} {tuned.unit} that chose nothing"
     return Verdict(gain=before.mean - tuned.mean, low=low, high=high, basis=basis, num_units=len(tuned.nats))
 

@@ -28,7 +28,7 @@ from headstart.model.manifest import Manifest
 from headstart.runtime import atomic_write_text
 from headstart.tuning.tensors import save_tensors
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 GOLDEN_TOKENS = 64
 TOLERANCE = 2e-2
 """Nats by which a token's loss may differ on another processor; another network's differ by far more."""
@@ -119,6 +119,8 @@ def save_model(folder: Path, backbone: CausalBackbone, written: Written, *, whol
     before = set(folder.iterdir())
     if whole:
         backbone.network.save_pretrained(folder, max_shard_size="1000GB")
+        # Written by way of a temporary file, which is its owner's alone.
+        (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
     else:
         backbone.network.config.save_pretrained(folder)
         save_tensors({name: tensor.contiguous().cpu() for name, tensor in written.changes.items()}, folder / CHANGES)

@@ -72,11 +72,11 @@ def choose_geometry(
         return _settled(base, geometry, "as asked")
     asked = part_to_ask(dataset, seed)
     learning = [sample for sample in dataset.samples if sample.split in {None, "train"}]
-    looked_at = asked if len(asked) >= MIN_ITEMS else learning
+    looked_at = asked if len(asked) >= MIN_ITEMS else learning[:: -(-len(learning) // MAX_ITEMS) or 1]
     if looked_at and (alike := base.indifferent([sample.item for sample in looked_at])):
         return _settled(base, base.fittings[0], alike)
     if len(asked) < MIN_ITEMS:
-        reason = f"too few items to ask the data: {SHARE:.0%} of {len(learning)} would be asked, and {MIN_ITEMS} is the least"
+        reason = f"too few items to ask the data: {len(asked)} of {len(learning)} would be asked, and {MIN_ITEMS} is the least"
         return _settled(base, base.fittings[0], reason)
     trials, computed = [], {}
     for name in base.fittings:
