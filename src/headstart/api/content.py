@@ -75,7 +75,7 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "summary": _summary(story),
         "data": {
             "source": story.dataset.source,
-            "classes": _classes(story),
+            **label_counts(story.dataset, story.splits),
             "split": story.splits.origin,
             "findings": [asdict(_shortened(finding)) for finding in bottom.findings],
         },
@@ -213,12 +213,30 @@ def _frozen(blocks: Sequence[BlockInfo], adaptation: Adaptation) -> list[tuple[B
     return [(block, index < first) for index, block in enumerate(blocks)]
 
 
-def _classes(story: Story) -> list[dict[str, Any]]:
-    train, test = (
-        Counter(label for id_ in ids for label in story.dataset.by_id[id_].labels)
-        for ids in (story.splits.train, story.splits.test)
-    )
-    return [{"label": label, "train": train[label], "test": test[label]} for label in story.dataset.labels]
+def label_counts(dataset: Dataset, splits: Splits) -> dict[str, Any]:
+    """Count the items of each label on both sides of a split.
+
+    Args:
+        dataset: the samples.
+        splits: who trained, and who tested.
+
+    Returns:
+        `classes`: label, train and test of each. For items of several labels also `train_share` and `test_share` in [0, 1], of
+        that side's items, None for a side without items; and `without_labels`, the same of items that have no label.
+    """
+    sides = {"train": splits.train, "test": splits.test}
+    counts = {
+        side: Counter(label for id_ in ids for label in dataset.by_id[id_].labels or (None,)) for side, ids in sides.items()
+    }
+
+    def row_of(label: str | None) -> dict[str, Any]:
+        row: dict[str, Any] = {side: counts[side][label] for side in sides}
+        if dataset.task == "multi":
+            row |= {f"{side}_share": round(row[side] / len(ids), 4) if ids else None for side, ids in sides.items()}
+        return row
+
+    told: dict[str, Any] = {"classes": [{"label": label, **row_of(label)} for label in dataset.labels]}
+    return told | ({"without_labels": row_of(None)} if dataset.task == "multi" else {})
 
 
 def _points(story: Story) -> list[list[float]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.data.class_checks import MIN_FOR_HOLDOUT
 from headstart.data.rows import count_of, name_some
-from headstart.data.units import Unit, count_strata, make_units, shuffled_by_rarity, stratum_totals
+from headstart.data.units import Unit, count_strata, make_units, shuffled_by_rarity, stratify_units, stratum_totals
 from headstart.errors import SettingError
 from headstart.records import Dataset, Splits
 
@@ -75,7 +75,10 @@ def cross_validation_folds(
     folds = np.full((num_repeats, len(ids)), -1, np.int64)
     for repeat in range(num_repeats):
         free = [unit for unit in shuffled_by_rarity(units, totals, seed + repeat) if pinned_train.isdisjoint(unit.ids)]
-        dealt = _deal(free, totals, num_folds)
+        if dataset.task == "multi":
+            dealt = _deal_stratified(free, len(totals), num_folds, seed + repeat)
+        else:
+            dealt = _deal_greedily(free, totals, num_folds)
         if dataset.task != "value":  # a class must be learnt from; a tenth of the values need not
             _free_lone_strata(free, dealt, totals)
         for unit, fold in zip(free, dealt, strict=True):
@@ -83,7 +86,14 @@ def cross_validation_folds(
     return folds
 
 
-def _deal(units: Sequence[Unit], totals: np.ndarray, num_folds: int) -> list[int]:
+def _deal_stratified(units: Sequence[Unit], num_strata: int, num_folds: int, seed: int) -> list[int]:
+    """Deal the units of items with several labels by iterative stratification."""
+    wanted = np.tile(stratum_totals(units, num_strata) / num_folds, (num_folds, 1))
+    dealt: list[int] = stratify_units(units, wanted, seed).tolist()
+    return dealt
+
+
+def _deal_greedily(units: Sequence[Unit], totals: np.ndarray, num_folds: int) -> list[int]:
     """Give each unit, in turn, to the fold that has least of what it holds; on a tie to the smallest fold."""
     held = np.zeros((num_folds, len(totals)))
     sizes = np.zeros(num_folds)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from headstart.data.rows import clean_text, count_of, name_some
-from headstart.data.units import Unit, count_strata, make_units, shuffled_by_rarity, stratum_totals
+from headstart.data.units import Unit, count_strata, make_units, shuffled_by_rarity, stratify_units, stratum_totals
 from headstart.errors import DataError, SettingError
 from headstart.records import Dataset, Sample, Splits
 
@@ -112,19 +112,13 @@ def _official_sides(samples: list[Sample], pinned: frozenset[str]) -> tuple[dict
 
 
 def _hold_out(units: list[Unit], dataset: Dataset, seed: int, pinned: frozenset[str], fraction: float) -> tuple[set[str], str]:
-    """Choose units for the test split, each where it brings the strata nearer to their shares than leaving it out does."""
+    """Choose units for the test split, by the shares of the strata."""
     totals = stratum_totals(units, count_strata(dataset))
     wanted = np.where(totals > 1, np.maximum(1, np.floor(fraction * totals + 0.5)), 0).astype(np.int64)
-    in_train = totals.copy()
-    held_out: set[str] = set()
-    for unit in shuffled_by_rarity(units, totals, seed):
-        if not pinned.isdisjoint(unit.ids) or np.any(in_train[unit.strata] <= unit.counts):
-            continue
-        needed = wanted[unit.strata]
-        if np.sum(np.abs(needed) - np.abs(needed - unit.counts)) > 0:
-            held_out.update(unit.ids)
-            wanted[unit.strata] -= unit.counts
-            in_train[unit.strata] -= unit.counts
+    choose = _choose_stratified if dataset.task == "multi" else _choose_greedily
+    chosen = choose(units, totals, wanted, seed, pinned)
+    held_out = {name for unit in chosen for name in unit.ids}
+    in_train = totals - stratum_totals(chosen, len(totals))
     share = f"{100 * (1 - fraction):.0f}/{100 * fraction:.0f}"
     if not held_out:
         reason = "every class would lose its last sample, or is tied together by groups or pinned to train"
@@ -139,6 +133,37 @@ def _hold_out(units: list[Unit], dataset: Dataset, seed: int, pinned: frozenset[
     )
     lacking = f"; nothing of {name_some(untested)} could be held out" if untested else ""
     return held_out, f"random {share}{grouped}, seed {seed}{lacking}"
+
+
+def _choose_greedily(
+    units: list[Unit], totals: np.ndarray, wanted: np.ndarray, seed: int, pinned: frozenset[str]
+) -> list[Unit]:
+    """Units of items in one stratum each, where a unit brings the strata nearer to what is wanted than leaving it out does."""
+    wanted, in_train, chosen = wanted.copy(), totals.copy(), []
+    for unit in shuffled_by_rarity(units, totals, seed):
+        if not pinned.isdisjoint(unit.ids) or np.any(in_train[unit.strata] <= unit.counts):
+            continue
+        needed = wanted[unit.strata]
+        if np.sum(np.abs(needed) - np.abs(needed - unit.counts)) > 0:
+            chosen.append(unit)
+            wanted[unit.strata] -= unit.counts
+            in_train[unit.strata] -= unit.counts
+    return chosen
+
+
+def _choose_stratified(
+    units: list[Unit], totals: np.ndarray, wanted: np.ndarray, seed: int, pinned: frozenset[str]
+) -> list[Unit]:
+    """Units of items with several labels each, by iterative stratification; every label keeps an item in train."""
+    parts = stratify_units(units, np.stack([totals - wanted, wanted]), seed, pinned)
+    chosen = [unit for unit, part in zip(units, parts, strict=True) if part == 1]
+    in_train = totals - stratum_totals(chosen, len(totals))
+    for stratum in np.flatnonzero((in_train == 0) & (totals > 0)):
+        if in_train[stratum] == 0:  # an earlier one may have brought it back
+            back = min((unit for unit in chosen if stratum in unit.strata), key=lambda unit: (len(unit.ids), unit.ids))
+            chosen.remove(back)
+            in_train[back.strata] += back.counts
+    return chosen
 
 
 def _item_text(sample: Sample) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.data.duplicates import UnionFind
+from headstart.data.stratify import NOWHERE, LabelledUnits, stratify
 from headstart.records import Dataset, Sample
 
 NUM_VALUE_BINS = 10
@@ -62,6 +63,31 @@ def shuffled_by_rarity(units: Sequence[Unit], totals: np.ndarray, seed: int) -> 
     """Shuffle units, then put those with the rarest stratum first: what is scarce is placed while there is still room."""
     order = np.random.default_rng(seed).permutation(len(units))
     return sorted((units[index] for index in order), key=lambda unit: int(totals[unit.strata].min()))
+
+
+def stratify_units(
+    units: Sequence[Unit], wanted: np.ndarray, seed: int, pinned: frozenset[str] = frozenset(), *, pinned_part: int = 0
+) -> np.ndarray:
+    """Deal the units of items with several labels to parts, by iterative stratification.
+
+    Args:
+        units: to deal.
+        wanted: (P, num_strata) items of each stratum that each part wants.
+        seed: of the order.
+        pinned: ids whose units go to one part whatever it wants.
+        pinned_part: which.
+
+    Returns:
+        (U,) int64 in [0, P).
+    """
+    labelled = LabelledUnits(
+        strata=[unit.strata for unit in units],
+        counts=[unit.counts for unit in units],
+        sizes=np.array([len(unit.ids) for unit in units], np.int64),
+        num_strata=wanted.shape[1],
+    )
+    fixed = np.array([NOWHERE if pinned.isdisjoint(unit.ids) else pinned_part for unit in units], np.int64)
+    return stratify(labelled, wanted, np.random.default_rng(seed), fixed=fixed)
 
 
 def stratum_totals(units: Iterable[Unit], num_strata: int) -> np.ndarray:

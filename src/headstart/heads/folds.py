@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from headstart.data.stratify import LabelledUnits, stratify
 from headstart.errors import DataError
 from headstart.records import Task
 
@@ -20,7 +21,7 @@ def make_folds(
 
     Args:
         targets: (N,) int64 classes (single), (N, K) of 0 and 1 (multi), (N,) or (N, T) numbers (value).
-        task: what the targets mean; multi is evened out by each row's rarest label, value by rank.
+        task: what the targets mean; multi is dealt by iterative stratification, value evened out by rank.
         seed: decides which row goes where.
         groups: (N,) the group of each row, integers or strings; rows of one group share a fold.
         num_folds: at least 2; fewer are made where there are fewer rows or groups.
@@ -31,31 +32,46 @@ def make_folds(
     Raises:
         DataError: if there are fewer than two groups, so that nothing can be left out.
     """
-    strata = _strata(targets, task, num_folds)
     if groups is None:
-        codes = np.arange(len(strata))
+        codes = np.arange(len(targets))
     else:
         codes = np.unique(groups, return_inverse=True)[1]
     num_groups = int(codes.max()) + 1
     if num_groups < 2:
         raise DataError(
-            f"all {len(strata)} samples are in one group: by their own groups, and by copies, which join groups.",
+            f"all {len(targets)} samples are in one group: by their own groups, and by copies, which join groups.",
             expected="at least two groups, so that one can be left out.",
             mend="name the groups more finely, or leave the groups out; `headstart check` lists the copies.",
         )
-    return _deal(strata, codes, min(num_folds, num_groups), np.random.default_rng(seed))
+    num_folds, generator = min(num_folds, num_groups), np.random.default_rng(seed)
+    if task == "multi":
+        return _deal_stratified(targets, codes, num_folds, generator)
+    return _deal(_strata(targets, task, num_folds), codes, num_folds, generator)
 
 
 def _strata(targets: np.ndarray, task: Task, num_folds: int) -> np.ndarray:
-    match task:
-        case "single":
-            return np.unique(targets, return_inverse=True)[1]
-        case "multi":
-            rarity = np.where(targets > 0, targets.sum(axis=0), np.inf)
-            return np.unique(np.where(targets.any(axis=1), rarity.argmin(axis=1), -1), return_inverse=True)[1]
-        case "value":
-            first = targets if targets.ndim == 1 else targets[:, 0]
-            return np.argsort(np.argsort(first, kind="stable"), kind="stable") // num_folds
+    if task == "single":
+        return np.unique(targets, return_inverse=True)[1]
+    first = targets if targets.ndim == 1 else targets[:, 0]
+    return np.argsort(np.argsort(first, kind="stable"), kind="stable") // num_folds
+
+
+def _deal_stratified(targets: np.ndarray, codes: np.ndarray, num_folds: int, generator: np.random.Generator) -> np.ndarray:
+    """Groups of rows with any number of labels each, every fold with a row."""
+    rows, labels = np.nonzero(targets > 0)
+    bare = np.flatnonzero(~(targets > 0).any(axis=1))
+    num_strata, sizes = targets.shape[1] + 1, np.bincount(codes)
+    keys = np.concatenate([codes[rows] * num_strata + labels, codes[bare] * num_strata + num_strata - 1])
+    keys, counts = np.unique(keys, return_counts=True)
+    starts = np.searchsorted(keys, np.arange(1, len(sizes)) * num_strata)
+    units = LabelledUnits(
+        strata=np.split(keys % num_strata, starts), counts=np.split(counts, starts), sizes=sizes, num_strata=num_strata
+    )
+    parts = stratify(units, np.tile(units.totals() / num_folds, (num_folds, 1)), generator)
+    for fold in np.flatnonzero(np.bincount(parts, minlength=num_folds) == 0):
+        fullest = np.bincount(parts, minlength=num_folds).argmax()
+        parts[np.flatnonzero(parts == fullest)[0]] = fold
+    return parts[codes]
 
 
 def _deal(strata: np.ndarray, codes: np.ndarray, num_folds: int, generator: np.random.Generator) -> np.ndarray:

@@ -124,14 +124,24 @@ def _gather_evidence(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _describe_class(row: dict[str, Any], label: str) -> dict[str, Any]:
+    """The row of a label, with its share of each side in percent where the report has it."""
+    shares = {side: row.get(f"{side}_share") for side in ("train", "test")}
+    told = {f"{side}_percent": percent(share) if is_number(share) else "" for side, share in shares.items()}
+    return {**row, "label": label, **told}
+
+
 def _gather_origins(report: dict[str, Any]) -> dict[str, Any]:
     summary, data, backbone = report["summary"], report.get("data") or {}, report.get("backbone") or {}
     counts = {name: count for name, count in (summary.get("counts") or {}).items() if count}
     about_data = {"source": data.get("source"), "split": data.get("split"), **counts}
-    classes = [{**row, "label": show(row.get("label", ""))} for row in data.get("classes") or []]
+    classes = [_describe_class(row, show(row.get("label", ""))) for row in data.get("classes") or []]
+    if data.get("without_labels"):
+        classes.append(_describe_class(data["without_labels"], "(no label)"))
     return {
         "data_facts": facts.list_facts(about_data),
         "classes": classes,
+        "num_labels": len(data.get("classes") or []),
         "most_items": max((row.get("train") or 0 for row in classes), default=0) or 1,
         "backbone_facts": facts.list_facts({name: value for name, value in backbone.items() if name != "blocks"}),
         "blocks": None if _shows_blocks(report) else list_blocks(report),
