@@ -58,11 +58,11 @@ def stratify(
     parts = np.full(len(units.sizes), NOWHERE) if fixed is None else fixed.astype(np.int64)
     shares = wanted.sum(axis=1) / max(wanted.sum(), 1e-300)
     lacking, room = wanted.astype(np.float64), shares * units.sizes.sum()
-    for unit in np.flatnonzero(parts != NOWHERE):
+    for unit in np.flatnonzero(parts != NOWHERE).tolist():
         lacking[parts[unit], units.strata[unit]] -= units.counts[unit]
         room[parts[unit]] -= units.sizes[unit]
     left = units.totals()
-    for unit in np.flatnonzero(parts != NOWHERE):
+    for unit in np.flatnonzero(parts != NOWHERE).tolist():
         left[units.strata[unit]] -= units.counts[unit]
     order = generator.permutation(len(parts))
     order = order[np.argsort(-units.sizes[order], kind="stable")]  # large groups first, while every part has room for them
@@ -102,7 +102,7 @@ def _exchange(units: LabelledUnits, parts: np.ndarray, lacking: np.ndarray, room
         return
     scale = 1 / np.sqrt(np.maximum(np.append(units.totals(), units.sizes.sum()), 1.0))
     table = np.zeros((len(movable), len(scale)))
-    for row, unit in enumerate(movable):
+    for row, unit in enumerate(movable.tolist()):
         table[row, units.strata[unit]] = units.counts[unit]
     table[:, -1] = units.sizes[movable]
     table *= scale
