@@ -67,7 +67,8 @@ def few_of(table, dataset, count):
     return Splits(train=table.ids[:count], groups={}, origin="")
 
 
-def test_a_mixture_is_the_sum_of_its_heads():
+def test_a_mixture_is_the_sum_of_its_heads(monkeypatch):
+    monkeypatch.setattr(ensemble, "ALONE", 0.95)
     tables, dataset = two_tables(True)
     table = fused(tables, dataset.samples)
     splits = few_of(table, dataset, 50)

@@ -9,8 +9,8 @@ import pytest
 
 from headstart.errors import DataError
 from headstart.evidence import metrics, multilabel
-from headstart.evidence.calibration import sigmoid, softmax
 from headstart.evidence.evaluate import evaluate_multi, evaluate_repeated, evaluate_single, evaluate_value
+from headstart.heads.temperature import sigmoid, softmax
 
 
 def make_single(seed=0, num_items=120, num_classes=4, gain=2.0):
@@ -205,7 +205,7 @@ def test_tiny_sets_give_finite_numbers(num_items):
 def test_evidence_loads_neither_scipy_nor_sklearn():
     code = (
         "import sys, numpy as np; from headstart.evidence.evaluate import evaluate_single;"
-        "from headstart.evidence.calibration import fit_temperature;"
+        "from headstart.heads.temperature import fit_temperature;"
         "evaluate_single(np.full((9, 2), .5), np.arange(9) % 2, ['a', 'b'], seed=0);"
         "fit_temperature(np.eye(9), np.arange(9));"
         "assert not {'scipy', 'sklearn', 'torch', 'matplotlib'} & set(sys.modules)"

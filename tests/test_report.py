@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from headstart.errors import ArtifactError, MissingPackageError
-from headstart.evidence.calibration import sigmoid, softmax
 from headstart.evidence.evaluate import evaluate_multi, evaluate_single, evaluate_value
+from headstart.heads.temperature import sigmoid, softmax
 from headstart.report import page as report_page
 from headstart.report import words
 from headstart.report.card import model_card

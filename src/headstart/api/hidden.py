@@ -115,7 +115,7 @@ def _hold_contest(bottom: Bottom, task: HiddenHead, progress: Callable[[str, int
         learning, valid = split_off_valid(bottom.dataset, splits, rest, bottom.plan.seed)
         head = train_hidden(task, learning, valid).head.as_head()
         scores[held] = head.scores(task.table.features(task.block, [ids[row] for row in held]))
-    calibration = calibrate(scores, targets, task=bottom.dataset.task, num_labels=len(task.labels))
+    calibration = calibrate(scores, targets, task=bottom.dataset.task, num_labels=len(task.labels), known=choice.known)
     return Contest(ids=ids, targets=targets, scores=scores, calibration=calibration)
 
 
@@ -141,8 +141,7 @@ def _as_candidate(bottom: Bottom, contest: Contest, hidden: tuple[int, ...]) -> 
     """The trained head as the question of the head shows the exact ones."""
     kind, choice = bottom.dataset.task, bottom.floor.choice
     targets = contest.targets[:, None] if kind == "value" else contest.targets
-    scale = np.where(targets.std(axis=0) > 0, targets.std(axis=0), 1) if kind == "value" else np.ones(1)
-    judge = Judge(task=kind, targets=targets, weights=np.ones(len(targets)), clusters=None, scale=scale)
+    judge = Judge.of(kind, targets, choice.folds, None)
     mark, exact = judge.mark(contest.scores), judge.mark(choice.scores.astype(np.float64))
     gap, error = judge.compare(mark, exact)
     told = "RMSE" if mark.log_loss is None else f"log-loss {mark.log_loss:.4f}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from headstart.data.class_checks import MIN_FOR_HOLDOUT
 from headstart.data.rows import count_of, name_some
+from headstart.data.stratify import LEAST_SEEN
 from headstart.data.units import Unit, count_strata, make_units, shuffled_by_rarity, stratify_units, stratum_totals
 from headstart.errors import SettingError
 from headstart.records import Dataset, Splits
@@ -57,8 +58,9 @@ def cross_validation_folds(
         num_repeats: R, at least 1.
 
     Returns:
-        (R, N) int64: the fold in [0, F) that tests the sample, or -1 for one that always trains, as it is pinned or its class
-        would otherwise have nothing to learn from. For every fold each class has a sample outside of it.
+        (R, N) int64: the fold in [0, F) that tests the sample, or -1 for one that always trains, as it is pinned, or its class
+        would otherwise have nothing to learn from, or its group has more than three quarters of its class. For every fold each
+        class has a sample outside of it.
 
     Raises:
         SettingError: if there are fewer than two folds or no repeats.
@@ -108,10 +110,15 @@ def _deal_greedily(units: Sequence[Unit], totals: np.ndarray, num_folds: int) ->
 
 
 def _free_lone_strata(units: Sequence[Unit], dealt: list[int], totals: np.ndarray) -> None:
-    """Take a unit out of the folds, as -1, for each stratum that lies in one fold altogether."""
+    """Take units out of the folds, as -1, so that the other folds have enough of each stratum to learn from.
+
+    A unit goes where a stratum lies in one fold altogether, or where the unit has nearly all of a stratum by itself.
+    """
     outside = totals - stratum_totals(units, len(totals))
     holders_of: dict[int, list[int]] = {}
     for index, unit in enumerate(units):
+        if len(unit.ids) > 1 and np.any(unit.counts > (1 - LEAST_SEEN) * totals[unit.strata]):
+            dealt[index] = -1
         for stratum in unit.strata.tolist():
             holders_of.setdefault(stratum, []).append(index)
     for stratum, holders in holders_of.items():

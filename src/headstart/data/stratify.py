@@ -19,6 +19,8 @@ MOST_WORK = 10_000_000
 MOST_PASSES = 5
 LEAST_GAIN = 1e-9
 NOWHERE = -1
+LEAST_SEEN = 0.25
+"""Of the items of a class: what must be outside a fold for the items of the class in the fold to be tested."""
 
 
 @dataclass(frozen=True, kw_only=True)

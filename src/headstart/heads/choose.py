@@ -67,7 +67,7 @@ class Candidate:
     kind: HeadKind
     penalty: float | None
     cv_accuracy: float | None
-    """Share of right labels (single) or of right yes-or-no answers (multi), in [0, 1]; None for the value task."""
+    """Share of right labels (single) or of right yes-or-no answers (multi) of known rows; None for the value task."""
     cv_log_loss: float | None
     """Mean negative log-probability after the temperature, in nats; None for the value task."""
     cv_rmse: float | None
@@ -93,6 +93,10 @@ class HeadChoice:
     """(M,) int64: the rows the contest was held on; all N of them up to `max_rows`."""
     folds: np.ndarray
     """(M,) int64: the fold each of `rows` was left out with."""
+    known: np.ndarray
+    """(M,) bool: the rows that counted; the others are mostly of one group with their class (`heads.folds.known_rows`)."""
+    losses: np.ndarray
+    """(M,) float64: the winner's criterion of each row, at its temperature."""
     scaling: ScalingKind
     candidates: tuple[Candidate, ...]
     """Plainest first: kinds in order, strong penalties before weak ones."""
@@ -153,6 +157,8 @@ def choose_head(
         scores=scores.astype(np.float32),
         rows=rows,
         folds=folds,
+        known=judge.known,
+        losses=entries[winner][2].losses,
         scaling=kind,
         candidates=candidates,
         reason=_reason(candidates, winner, int(folds.max()) + 1),

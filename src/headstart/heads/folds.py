@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headstart.data.stratify import LabelledUnits, stratify
+from headstart.data.stratify import LEAST_SEEN, LabelledUnits, stratify
 from headstart.errors import DataError
 from headstart.records import Task
 
@@ -47,6 +47,42 @@ def make_folds(
     if task == "multi":
         return _deal_stratified(targets, codes, num_folds, generator)
     return _deal(_strata(targets, task, num_folds), codes, num_folds, generator)
+
+
+def known_rows(targets: np.ndarray, folds: np.ndarray, *, task: Task) -> np.ndarray:
+    """Find the rows whose scores, by a head fitted on the other folds, say something about the head.
+
+    Where most rows of a class are one group, the other folds hardly have the class, and the scores of the group are nonsense:
+    they would choose the head, and spoil its temperature. Such rows count neither for the choice nor for the calibration.
+
+    Args:
+        targets: (N,) int64 classes (single), (N, K) of 0 and 1 (multi); all rows of other targets are known.
+        folds: (N,) int64, the fold that each row is in.
+        task: what the targets mean.
+
+    Returns:
+        (N,) bool: whether at least a quarter of the rows of the row's class (of each of its labels) are in other folds; all
+        True where that holds for no row.
+    """
+    if task == "value":
+        return np.ones(len(folds), bool)
+    num_folds = int(folds.max()) + 1
+    if task == "single":
+        inside = np.zeros((num_folds, int(targets.max()) + 1))
+        np.add.at(inside, (folds, targets), 1)
+        known = _enough_outside(inside)[folds, targets]
+    else:
+        indicators = targets > 0
+        inside = np.stack([indicators[folds == fold].sum(axis=0) for fold in range(num_folds)])
+        known = (_enough_outside(inside)[folds] | ~indicators).all(axis=1)
+    return known if known.any() else np.ones(len(folds), bool)
+
+
+def _enough_outside(inside: np.ndarray) -> np.ndarray:
+    """For the rows of each fold and class, (F, K), whether the other folds have enough rows of the class."""
+    totals = inside.sum(axis=0)
+    enough: np.ndarray = totals - inside >= np.maximum(LEAST_SEEN * totals, 1)
+    return enough
 
 
 def _strata(targets: np.ndarray, task: Task, num_folds: int) -> np.ndarray:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.heads.candidates import Contest
-from headstart.heads.temperature import fit_temperature, fit_yes_no_temperature, log_losses, yes_no_losses
+from headstart.heads.folds import known_rows
+from headstart.heads.temperature import fit_label_temperatures, fit_temperature, log_losses, yes_no_losses
 from headstart.records import Task
 
 
@@ -18,6 +19,7 @@ class Mark:
     losses: np.ndarray
     """(N,) float64: the criterion of each row."""
     temperature: float
+    """Fitted on the same scores; of labels that do not exclude each other the geometric mean."""
     accuracy: float | None
     log_loss: float | None
     rmse: float | None
@@ -30,7 +32,9 @@ class Judge:
     task: Task
     targets: np.ndarray
     weights: np.ndarray
-    """(N,) float64 with mean 1; 0 for rows whose class is missing outside their fold, of which no candidate can know."""
+    """(N,) float64 with mean 1; 0 for rows that are not known."""
+    known: np.ndarray
+    """(N,) bool: whether the rows outside a row's fold have enough of its class (`known_rows`); others do not count."""
     clusters: np.ndarray | None
     """(N,) int64: the group of each row, whose losses move together; None if each row stands for itself."""
     scale: np.ndarray
@@ -67,22 +71,20 @@ class Judge:
             targets: (N,) int64 in [0, K) (single), (N, K) of 0 and 1 (multi), (N, T) (value).
             folds: (N,) int64.
             groups: (N,) or None.
-            class_weights: (K,), needed for the single task.
+            class_weights: (K,), for the single task; equal if left out.
 
         Returns:
             The judge.
         """
-        weights = np.ones(len(targets))
+        known = known_rows(targets, folds, task=task)
+        weights = known.astype(np.float64)
         scale = np.ones(1)
         if task == "single" and class_weights is not None:
-            counts = np.zeros((int(folds.max()) + 1, len(class_weights)))
-            np.add.at(counts, (folds, targets), 1)
-            known = counts[folds, targets] < counts.sum(axis=0)[targets]
-            weights = class_weights[targets] * (known if known.any() else 1)
+            weights *= class_weights[targets]
         elif task == "value":
             scale = np.where(targets.std(axis=0) > 0, targets.std(axis=0), 1)
         clusters = None if groups is None else np.unique(groups, return_inverse=True)[1]
-        return cls(task=task, targets=targets, weights=weights / weights.mean(), clusters=clusters, scale=scale)
+        return cls(task=task, targets=targets, weights=weights / weights.mean(), known=known, clusters=clusters, scale=scale)
 
     def mark(self, scores: np.ndarray) -> Mark:
         """Mark out-of-fold scores.
@@ -93,16 +95,17 @@ class Judge:
         Returns:
             The mark.
         """
-        targets, weights = self.targets, self.weights
+        targets, weights, known = self.targets, self.weights, self.known
         match self.task:
             case "single":
                 temperature = fit_temperature(scores, targets, weights)
                 losses = log_losses(scores / temperature, targets)
-                accuracy = float((scores.argmax(axis=1) == targets).mean())
+                accuracy = float((scores.argmax(axis=1) == targets)[known].mean())
             case "multi":
-                temperature = fit_yes_no_temperature(scores, targets)
-                losses = yes_no_losses(scores / temperature, targets).mean(axis=1)
-                accuracy = float(((scores > 0) == (targets > 0)).mean())
+                temperatures = fit_label_temperatures(scores[known], targets[known] > 0)
+                losses = yes_no_losses(scores / temperatures, targets).mean(axis=1)
+                accuracy = float(((scores > 0) == (targets > 0))[known].mean())
+                temperature = float(np.exp(np.log(temperatures).mean()))
             case "value":
                 losses = np.square((scores - targets) / self.scale).mean(axis=1)
                 rmse = float(np.sqrt(np.square(scores - targets).mean()))

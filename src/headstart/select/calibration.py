@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.evidence.calibration import fit_label_calibration, fit_temperature, sigmoid, softmax
+from headstart.evidence.calibration import fit_label_calibration
+from headstart.heads.temperature import fit_temperature, sigmoid, softmax
 from headstart.records import Task
 
 
@@ -39,7 +40,9 @@ class Calibration:
                 return scores
 
 
-def calibrate(scores: np.ndarray, truth: np.ndarray, *, task: Task, num_labels: int) -> Calibration:
+def calibrate(
+    scores: np.ndarray, truth: np.ndarray, *, task: Task, num_labels: int, known: np.ndarray | None = None
+) -> Calibration:
     """Fit temperature, and thresholds for the multi task, on scores of items that were not learned from.
 
     Args:
@@ -47,16 +50,16 @@ def calibrate(scores: np.ndarray, truth: np.ndarray, *, task: Task, num_labels: 
         truth: their targets, as `encode_targets` gives them.
         task: what the scores tell.
         num_labels: K.
+        known: (N,) bool, the items to fit on (see `heads.folds.known_rows`); all of them if left out.
     """
-    # Scores of nearest means are hundreds of times those of ridge; a temperature is sought in proportion to them.
-    apart = scores - scores.mean(axis=1, keepdims=True) if task == "single" else scores
-    scale = float(np.abs(apart).mean(dtype=np.float64)) or 1.0
+    if known is not None and not known.all():
+        scores, truth = scores[known], truth[known]
     match task:
         case "single":
-            temperatures = np.full(num_labels, scale * fit_temperature(scores / scale, truth))
+            temperatures = np.full(num_labels, fit_temperature(scores, truth))
             return Calibration(temperatures=temperatures, thresholds=np.full(num_labels, 0.5))
         case "multi":
-            found = fit_label_calibration(scores / scale, truth > 0.5)
-            return Calibration(temperatures=scale * found.temperatures, thresholds=found.thresholds)
+            found = fit_label_calibration(scores, truth > 0.5)
+            return Calibration(temperatures=found.temperatures, thresholds=found.thresholds)
         case "value":
             return Calibration(temperatures=np.ones(1), thresholds=np.full(1, 0.5))

@@ -152,9 +152,11 @@ def _common(voices: Sequence[_Voice], shares: np.ndarray, judge: Judge, table: F
         gap=0.0,
         standard_error=0.0,
     )
-    choice = replace(first.choice, head=head, chosen=chosen, scores=scores.astype(np.float32), candidates=(), reason="")
+    choice = replace(
+        first.choice, head=head, chosen=chosen, scores=scores.astype(np.float32), losses=mark.losses, candidates=(), reason=""
+    )
     truth = judge.targets[:, 0] if judge.task == "value" else judge.targets
-    calibration = calibrate(scores, truth, task=judge.task, num_labels=len(first.labels))
+    calibration = calibrate(scores, truth, task=judge.task, num_labels=len(first.labels), known=judge.known)
     asked = [each | {"question": f"{each['question']}, {voice.name}"} for voice in voices for each in voice.floor.choices]
     return Floor(
         block=block,

@@ -139,7 +139,9 @@ def find_floor(table: FeatureTable, dataset: Dataset, splits: Splits, labels: tu
     floor = Floor(
         block=block,
         head=choice.head,
-        calibration=calibrate(choice.scores, targets[choice.rows], task=dataset.task, num_labels=len(labels)),
+        calibration=calibrate(
+            choice.scores, targets[choice.rows], task=dataset.task, num_labels=len(labels), known=choice.known
+        ),
         choice=choice,
         labels=labels,
         choices=tuple(questions),
@@ -182,7 +184,9 @@ def with_terms(floor: Floor, table: FeatureTable, dataset: Dataset, splits: Spli
     return replace(
         floor,
         head=replace(head, weight=weight, bias=bias),
-        calibration=calibrate(blend.scores, truth, task=entrants.task, num_labels=entrants.num_labels),
+        calibration=calibrate(
+            blend.scores, truth, task=entrants.task, num_labels=entrants.num_labels, known=floor.choice.known
+        ),
         choices=choices,
         cv_accuracy=blend.accuracy,
         terms=blend.terms,
@@ -240,7 +244,7 @@ def _choose_balance(
 
 
 def _macro_and_accuracy(choice: HeadChoice, targets: np.ndarray, num_labels: int) -> tuple[float, float]:
-    said, truth = choice.scores.argmax(axis=1), targets[choice.rows]
+    said, truth = choice.scores.argmax(axis=1)[choice.known], targets[choice.rows][choice.known]
     return macro_f1(count_confusion(truth, said, num_labels)), float((said == truth).mean())
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from headstart.features import FeatureTable
 from headstart.heads.choose import ChoicePlan, choose_head
-from headstart.heads.temperature import log_losses, yes_no_losses
 from headstart.records import Task
 
 
@@ -36,7 +35,7 @@ class Trial:
 
     name: str
     losses: np.ndarray
-    """(N,) out-of-fold loss of each item: log-loss in nats, or squared error for the value task."""
+    """(N,) out-of-fold loss of each known item (`heads.folds.known_rows`): log-loss in nats, or squared error (value task)."""
     score: float
     """Accuracy in [0, 1]; R² for the value task."""
     note: str = ""
@@ -99,18 +98,11 @@ def hold_trial(
     choice = choose_head(
         features, items.targets, task=items.task, num_classes=items.num_classes or None, groups=items.groups, plan=plan
     )
+    if items.task != "value":
+        return Trial(name=name, losses=choice.losses[choice.known], score=float(choice.chosen.cv_accuracy or 0.0))
     targets, scores = items.targets[choice.rows], choice.scores.astype(np.float64)
-    match items.task:
-        case "single":
-            losses = log_losses(scores / choice.chosen.temperature, targets)
-            score = float((scores.argmax(axis=1) == targets).mean())
-        case "multi":
-            losses = yes_no_losses(scores / choice.chosen.temperature, targets).mean(axis=1)
-            score = float(((scores > 0) == (targets > 0.5)).mean())
-        case "value":
-            losses = (scores[:, 0] - targets) ** 2
-            score = float(1.0 - losses.mean() / max(float(targets.var()), 1e-300))
-    return Trial(name=name, losses=losses, score=score)
+    losses = (scores[:, 0] - targets) ** 2
+    return Trial(name=name, losses=losses, score=float(1.0 - losses.mean() / max(float(targets.var()), 1e-300)))
 
 
 def better(challenger: Trial, holder: Trial, *, errors: float = 1.0) -> tuple[bool, str]:
