@@ -14,7 +14,9 @@ from headstart.api.evidence import Evidence
 from headstart.api.mistakes import mistakes
 from headstart.backbones.info import BlockInfo
 from headstart.data.duplicates import duplicate_groups
+from headstart.data.rows import count_of, name_some
 from headstart.errors import HeadstartError
+from headstart.evidence.intervals import clopper_pearson
 from headstart.preprocess.recipe import count_clips
 from headstart.records import Dataset, Finding, Splits
 from headstart.select.floor import question
@@ -110,11 +112,62 @@ def with_seconds(content: dict[str, Any], seconds: dict[str, float]) -> dict[str
 
 def _warnings(story: Story) -> list[str]:
     """What a user must hear beside the findings about the data, the gravest first."""
-    told = [*_told_of_leaks(story), *story.evidence.evaluation.warnings, *story.bottom.table.notes]
+    told = [*_told_of_leaks(story), *_warn_of_untested(story.dataset, story.splits), *_warn_of_disagreement(story)]
+    told += [*story.evidence.evaluation.warnings, *story.bottom.table.notes]
     told += story.adaptation.notes
     if story.bottom.prefix.spec.why_torch:
         told.append(f"the backbone runs on torch, not compiled: {story.bottom.prefix.spec.why_torch}")
     return told
+
+
+def _warn_of_untested(dataset: Dataset, splits: Splits) -> list[str]:
+    """Name the classes that a random test split lacks; of the data's own split the findings say so."""
+    if not splits.test or any(sample.split in {"test", "valid"} for sample in dataset.samples):
+        return []
+    train, test = ({label for id_ in ids for label in dataset.by_id[id_].labels} for ids in (splits.train, splits.test))
+    missing = [repr(label) for label in dataset.labels if label in train - test]
+    if not missing:
+        return []
+    it = "it" if len(missing) == 1 else "them"
+    return [
+        f"{count_of(len(missing), 'class')} without any test item: {name_some(missing)}. The score says nothing about {it}; "
+        "add items that are in no group with the others, or name the groups more finely."
+    ]
+
+
+def _warn_of_disagreement(story: Story) -> list[str]:
+    """A warning where the head's accuracy by cross-validation and on the test items are further apart than chance explains."""
+    floor, evaluation = story.bottom.floor, story.evidence.evaluation
+    by_floor = story.adaptation.strategy == "extract" and story.adaptation.trained_head is None
+    if not story.splits.test or not by_floor or floor.cv_accuracy is None or "accuracy" not in evaluation.metrics:
+        return []
+    ids = [story.splits.train[row] for row in floor.choice.rows[floor.choice.known]]
+    count = len({story.splits.groups.get(id_, f"\0{id_}") for id_ in ids})
+    return compare_with_cross_validation(
+        floor.cv_accuracy, count, evaluation.metrics["accuracy"], evaluation.intervals["accuracy"]
+    )
+
+
+def compare_with_cross_validation(expected: float, count: int, accuracy: float, interval: Sequence[float]) -> list[str]:
+    """Compare an accuracy by cross-validation with that on test items.
+
+    Args:
+        expected: out of fold, in [0, 1].
+        count: of the items, or groups of items, that it is of.
+        accuracy: on the test items.
+        interval: [low, high] of it, 95 %.
+
+    Returns:
+        A warning if the two 95 % intervals do not overlap, else nothing.
+    """
+    low, high = clopper_pearson(expected * count, count)
+    if low <= interval[1] and interval[0] <= high:
+        return []
+    return [
+        f"cross-validation within train and the test disagree: accuracy {expected:.3f} [{low:.3f}, {high:.3f}] and "
+        f"{accuracy:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]. Train and test differ: look for groups of related items (pass "
+        "--group-column) and for items of another source."
+    ]
 
 
 def _told_of_leaks(story: Story) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -53,14 +52,13 @@ def gather_evidence(adaptation: Adaptation, bottom: Bottom) -> Evidence:
         The evidence.
     """
     dataset, splits, floor, plan = bottom.dataset, bottom.splits, adaptation.answering, bottom.plan
-    majority = _majority(dataset, splits)
     if not splits.test and adaptation.trial is not None:
-        return _out_of_fold(adaptation.trial, dataset, floor, majority, plan)
+        return _out_of_fold(adaptation.trial, dataset, floor, plan)
     if not splits.test:
-        return _cross_validate(bottom.contest, dataset, splits, floor.labels, majority, plan)
+        return _cross_validate(bottom.contest, dataset, splits, floor.labels, plan)
     ids = splits.test
     answers = floor.answers_to(adaptation.table, ids, dataset.task)
-    evaluation = evaluate(dataset, ids, answers, floor, seed=plan.seed, majority=majority)
+    evaluation = evaluate(dataset, ids, answers, floor, seed=plan.seed)
     clean = _without_leaks(dataset, splits)
     if len(clean) in {0, len(ids)}:
         return Evidence(evaluation=evaluation, ids=ids, answers=answers, num_leaks=len(ids) - len(clean))
@@ -70,7 +68,7 @@ def gather_evidence(adaptation: Adaptation, bottom: Bottom) -> Evidence:
         evaluation=evaluation,
         ids=ids,
         answers=answers,
-        without_leaks=evaluate(dataset, kept, answers[rows], floor, seed=plan.seed, majority=majority),
+        without_leaks=evaluate(dataset, kept, answers[rows], floor, seed=plan.seed),
         num_leaks=len(ids) - len(clean),
     )
 
@@ -82,7 +80,6 @@ def evaluate(
     floor: Floor,
     *,
     seed: int,
-    majority: str | None,
     basis: str | None = None,
 ) -> Evaluation:
     """Evaluate calibrated answers to some items, whatever the task.
@@ -93,7 +90,6 @@ def evaluate(
         answers: (N, K) float64.
         floor: for labels and thresholds.
         seed: of the bootstrap.
-        majority: the train majority class.
         basis: what the numbers rest on, in words.
 
     Returns:
@@ -102,18 +98,12 @@ def evaluate(
     truth = encode_targets(dataset, ids, floor.labels)
     match dataset.task:
         case "single":
-            return evaluate_single(answers, truth, floor.labels, seed=seed, majority=majority, basis=basis)
+            return evaluate_single(answers, truth, floor.labels, seed=seed, basis=basis)
         case "multi":
             thresholds = floor.calibration.thresholds
             return evaluate_multi(answers, truth > 0.5, floor.labels, seed=seed, thresholds=thresholds, basis=basis)
         case "value":
             return evaluate_value(answers[:, 0], truth, seed=seed, basis=basis)
-
-
-def _majority(dataset: Dataset, splits: Splits) -> str | None:
-    if dataset.task != "single":
-        return None
-    return Counter(dataset.by_id[id_].labels[0] for id_ in splits.train).most_common(1)[0][0]
 
 
 def _without_leaks(dataset: Dataset, splits: Splits) -> set[str]:
@@ -123,10 +113,10 @@ def _without_leaks(dataset: Dataset, splits: Splits) -> set[str]:
     return {id_ for id_ in splits.test if splits.groups.get(id_) not in trained}
 
 
-def _out_of_fold(trial: Trial, dataset: Dataset, floor: Floor, majority: str | None, plan: FloorPlan) -> Evidence:
+def _out_of_fold(trial: Trial, dataset: Dataset, floor: Floor, plan: FloorPlan) -> Evidence:
     """The answers of networks that were each tuned without the items they answer."""
     basis = f"{trial.verdict.basis}, each answered by a network tuned without them: an estimate, no separate test set"
-    evaluation = evaluate(dataset, trial.ids, trial.answers, floor, seed=plan.seed, majority=majority, basis=basis)
+    evaluation = evaluate(dataset, trial.ids, trial.answers, floor, seed=plan.seed, basis=basis)
     return Evidence(evaluation=evaluation, ids=trial.ids, answers=trial.answers)
 
 
@@ -135,7 +125,6 @@ def _cross_validate(
     dataset: Dataset,
     splits: Splits,
     labels: tuple[str, ...],
-    majority: str | None,
     plan: FloorPlan,
 ) -> Evidence:
     """Everything that was chosen on all items is chosen again within each fold's train part."""
@@ -167,9 +156,7 @@ def _cross_validate(
     mean = answers.mean(axis=0)
     if dataset.task == "single":
         truth = encode_targets(dataset, kept, labels)
-        evaluation = evaluate_repeated(
-            [(each, truth) for each in answers], labels, seed=plan.seed, majority=majority, basis=basis
-        )
+        evaluation = evaluate_repeated([(each, truth) for each in answers], labels, seed=plan.seed, basis=basis)
     else:
-        evaluation = evaluate(dataset, kept, mean, floors[0], seed=plan.seed, majority=None, basis=basis)
+        evaluation = evaluate(dataset, kept, mean, floors[0], seed=plan.seed, basis=basis)
     return Evidence(evaluation=evaluation, ids=kept, answers=mean)

@@ -26,6 +26,9 @@ from headstart.evidence.intervals import (
 )
 from headstart.evidence.multilabel import bound_multi, measure_multi
 
+LEAST_ECE, ECE_DEVIATIONS = 0.05, 3.0
+"""A calibration error is worth a warning above both: this much, and so many deviations above what chance alone gives."""
+
 
 def evaluate_single(
     probabilities: np.ndarray,
@@ -33,7 +36,6 @@ def evaluate_single(
     names: Sequence[str],
     *,
     seed: int,
-    majority: str | None = None,
     basis: str | None = None,
 ) -> Evaluation:
     """Evaluate a model that gives each item one label.
@@ -43,15 +45,12 @@ def evaluate_single(
         labels: (N,) int in [0, K), the truth.
         names: K label names, in the columns' order.
         seed: of the bootstrap.
-        majority: the train set's most frequent label; without it, that of `labels`.
         basis: what the numbers rest on; without it, "N test items".
 
     Returns:
         accuracy (Clopper-Pearson), macro_f1, log_loss and ece (bootstrap), with tables and warnings.
     """
-    return evaluate_repeated(
-        [(probabilities, labels)], names, seed=seed, majority=majority, basis=basis or _count_items(len(labels), "test item")
-    )
+    return evaluate_repeated([(probabilities, labels)], names, seed=seed, basis=basis or _count_items(len(labels), "test item"))
 
 
 def evaluate_repeated(
@@ -59,7 +58,6 @@ def evaluate_repeated(
     names: Sequence[str],
     *,
     seed: int,
-    majority: str | None = None,
     basis: str | None = None,
 ) -> Evaluation:
     """Evaluate by repeated cross-validation, where too few items are there to keep some back.
@@ -73,7 +71,6 @@ def evaluate_repeated(
         repeats: for each repeat (probabilities (N, K), labels (N,)) out of fold; the same items in the same order.
         names: K label names, in the columns' order.
         seed: of the bootstrap.
-        majority: the most frequent label; without it, that of the labels.
         basis: what the numbers rest on; without it, "cross-validation repeated R times over N items: …".
 
     Returns:
@@ -100,7 +97,7 @@ def evaluate_repeated(
         "ece": centred_interval(_draw_ece(scores, labels, seed), measured["ece"]),
     }
     confusion = each_confusion[0] if len(repeats) == 1 else metrics.count_confusion(labels, _vote(predicted), num_classes)
-    baseline = _find_majority(labels, names, majority)
+    baseline = _find_best_constant(labels, names)
     return Evaluation(
         task="single",
         num_items=num_items,
@@ -112,7 +109,10 @@ def evaluate_repeated(
         confusion=confusion,
         reliability=tabulate_reliability(np.mean(scores, axis=0) if len(scores) > 1 else scores[0], labels),
         majority=baseline,
-        warnings=tuple(_warn_single(intervals["accuracy"], measured["accuracy"], baseline)),
+        warnings=(
+            *_warn_single(intervals["accuracy"], measured["accuracy"], baseline),
+            *_warn_of_calibration(scores, measured["ece"]),
+        ),
     )
 
 
@@ -260,13 +260,21 @@ def _vote(predicted: np.ndarray) -> np.ndarray:
     return np.array([np.bincount(answers).argmax() for answers in predicted.T])
 
 
-def _find_majority(labels: np.ndarray, names: Sequence[str], majority: str | None) -> dict[str, Any]:
-    index = (
-        list(names).index(majority)
-        if majority is not None and majority in names
-        else int(np.bincount(labels, minlength=len(names)).argmax())
-    )
-    return {"label": names[index], "accuracy": float(np.mean(labels == index))}
+def _find_best_constant(labels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """The one label that would be right most often of these items, and how often."""
+    counts = np.bincount(labels, minlength=len(names))
+    return {"label": names[int(counts.argmax())], "accuracy": float(counts.max() / len(labels))}
+
+
+def _warn_of_calibration(scores: Sequence[np.ndarray], measured: float) -> list[str]:
+    """A warning where the calibration error is far larger than what perfect probabilities show by chance."""
+    mean, deviation = metrics.chance_ece(scores[0])
+    if measured <= max(LEAST_ECE, mean + ECE_DEVIATIONS * deviation):
+        return []
+    return [
+        f"probabilities are not calibrated: expected calibration error {measured:.3f}, where chance gives about {mean:.3f}. "
+        "Use the predicted labels, not how sure they are; compare the data that train with those that test."
+    ]
 
 
 def _warn_single(interval: Interval, accuracy: float, baseline: dict[str, Any]) -> list[str]:

@@ -32,7 +32,7 @@ class Evaluation:
     reliability: tuple[dict[str, float], ...] = ()
     """confidence, accuracy, count of each of up to 15 bins of equal mass; single task only."""
     majority: dict[str, Any] | None = None
-    """The train majority class (label) and what always answering it would score (accuracy); single task only."""
+    """The best constant answer: the most frequent label of these items, and its share of them (accuracy); single task only."""
     warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:

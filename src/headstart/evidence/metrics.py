@@ -188,6 +188,24 @@ def ece(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(sum(abs(gaps[items].sum()) for items in bin_confidences(confidence)) / len(labels))
 
 
+def chance_ece(probabilities: np.ndarray) -> tuple[float, float]:
+    """The calibration error that perfect probabilities show by chance, over the bins of `ece`.
+
+    In each bin the sum of confidence less correctness is about normal; its absolute value has the mean sqrt(2 V / pi) and the
+    variance V (1 - 2 / pi), where V is the sum of p (1 - p).
+
+    Args:
+        probabilities: (N, K) in [0, 1], rows sum to 1.
+
+    Returns:
+        Mean and standard deviation of the calibration error.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    variances = np.array([(confidence[items] * (1 - confidence[items])).sum() for items in bin_confidences(confidence)])
+    mean = np.sqrt(2 / np.pi * np.maximum(variances, 0)).sum() / len(confidence)
+    return float(mean), float(np.sqrt((1 - 2 / np.pi) * max(variances.sum(), 0.0)) / len(confidence))
+
+
 def calibration_gaps(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Confidence less correctness of each item, the terms `ece` averages within bins.
 
