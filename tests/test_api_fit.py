@@ -599,12 +599,11 @@ def test_without_out_the_model_lives_as_long_as_the_object_and_can_be_saved(draw
 def test_an_older_model_is_replaced_whole(drawn, tmp_path):
     out = tmp_path / "out.hs"
     solve(drawn, out=out)
-    (out / "logs.txt").write_text("beside the model")
-    model = solve(drawn, out=out, merge_labels={"checks": "stripes"})
+    model = solve(drawn, out=out, merge_labels={"checks": "stripes"}, overwrite=True)
     assert model.folder == out
     assert headstart.load(out).labels == ("blobs", "rings", "stripes")
     assert [path.name for path in tmp_path.iterdir()] == ["out.hs"]
-    assert not (out / "logs.txt").exists()
+    assert {path.name for path in out.iterdir()} == {*model.manifest.files, "headstart.json"}
 
 
 def test_a_link_to_a_model_is_replaced_and_the_model_stays(artifact, drawn, tmp_path):
@@ -612,7 +611,7 @@ def test_a_link_to_a_model_is_replaced_and_the_model_stays(artifact, drawn, tmp_
     before = (tmp_path / "real.hs" / "headstart.json").read_bytes()
     (tmp_path / "link.hs").symlink_to("real.hs")
     for _ in range(2):
-        solve(drawn, out=tmp_path / "link.hs", seed=1)
+        solve(drawn, out=tmp_path / "link.hs", seed=1, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.hs", "real.hs"]
     assert (tmp_path / "real.hs" / "headstart.json").read_bytes() == before
     assert headstart.load(tmp_path / "link.hs").manifest.settings["seed"] == 1
@@ -622,7 +621,7 @@ def test_a_model_beside_the_classes_is_no_class(pictures, tmp_path, monkeypatch)
     shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        model = solve(".", out="model.hs")
+        model = solve(".", out="model.hs", overwrite=True)
         assert model.labels == CLASSES
         assert summary_of(model)["warnings"] == []
 
@@ -631,9 +630,11 @@ def test_an_error_leaves_the_older_model_as_it_is(artifact, drawn, tmp_path):
     out = shutil.copytree(artifact, tmp_path / "out.hs")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(DataError):
-        solve(drawn[:1], out=out)
+        solve(drawn[:1], out=out, overwrite=True)
     with pytest.raises(SettingError):
-        solve(drawn, out=out, balance="heavy")
+        solve(drawn, out=out, balance="heavy", overwrite=True)
+    with pytest.raises(ArtifactError):
+        solve(drawn, out=out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out.hs"]
     headstart.load(out)
@@ -651,7 +652,7 @@ def test_what_fails_while_it_moves_into_place_puts_the_older_model_back(artifact
 
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(headstart.HeadstartError, match="cannot be written: No space left on device"):
-        solve(drawn, out=out, seed=3)
+        solve(drawn, out=out, seed=3, overwrite=True)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["out.hs"]
     assert (out / "headstart.json").read_bytes() == before

@@ -382,7 +382,7 @@ def test_embed_prints_json_and_names_what_it_leaves_out(artifact, pictures, tmp_
     }  # fmt: skip
     rows = pyarrow.parquet.read_table(out)
     assert rows.num_rows == 119 and len(rows["vector"][0]) == answer["width"]
-    shown = run_here("embed", data, "--out", out)
+    shown = run_here("embed", data, "--out", out, "--overwrite")
     assert shown.stdout == f"119 vectors of 1280 numbers in {out} (119 from the cache)\n"
     assert shown.stderr.startswith("left out: rings/0.png: ")
 
@@ -504,7 +504,7 @@ def test_an_interrupted_fit_leaves_nothing_half_written_and_keeps_its_features(a
     out = shutil.copytree(artifact, tmp_path / "out.hs")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     items = stored_items()
-    words = ["fit", data, "--out", out, "--json", "--geometry", "pad"]
+    words = ["fit", data, "--out", out, "--overwrite", "--json", "--geometry", "pad"]
     code, printed, complaint = interrupted(number, words, lambda: stored_items() > items + 8, HEADSTART_THREADS="1")
     assert (code, printed) == (130, "")
     assert complaint == "\ninterrupted: no model was written; the cache keeps the features computed so far.\n"

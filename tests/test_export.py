@@ -110,7 +110,7 @@ def test_on_the_command_line(artifact, tmp_path):
     done = run_here("export", artifact, "--out", tmp_path / "out.onnx")
     assert done.returncode == 0
     assert "takes pixels float32 (batch, 3," in done.stdout and "answers 3 items as the model does" in done.stdout
-    told = json.loads(run_here("export", artifact, "--out", tmp_path / "out.onnx", "--json").stdout)
+    told = json.loads(run_here("export", artifact, "--out", tmp_path / "out.onnx", "--json", "--overwrite").stdout)
     assert told["bytes"] == (tmp_path / "out.onnx").stat().st_size
     assert told["outputs"][0]["shape"][0] == "batch"
 

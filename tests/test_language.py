@@ -277,7 +277,7 @@ def test_the_commands_fit_and_write(checkpoint, corpus, tmp_path, capsys, monkey
     how = ("--task", "generate", "--backbone", f"file:{checkpoint}", "--strategy", "last:1", "--context", 32)
     code, told, _ = run("fit", corpus, *how, "--epochs", 2, "--out", out)
     assert code == 0 and told.startswith("Perplexity ") and "the states before layer 2 were computed once" in told
-    code, told, _ = run("fit", corpus, *how, "--epochs", 1, "--out", out, "--json")
+    code, told, _ = run("fit", corpus, *how, "--epochs", 1, "--out", out, "--overwrite", "--json")
     assert json.loads(told)["test"]["perplexity"] > 1 and json.loads(told)["task"] == "generate"
     asked = ("generate", out, "You enter a cave", "--max-new-tokens", 12, "--temperature", 0.8, "--top-p", 0.95, "--seed", 0)
     code, streamed, _ = run(*asked)

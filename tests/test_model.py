@@ -234,13 +234,16 @@ def test_saving_over_something_else_is_refused_and_leaves_it(model, tmp_path, wh
 def test_saving_over_a_saved_model_replaces_it_whole(model, tmp_path):
     target = tmp_path / "model.hs"
     model.save(target)
-    (target / "left over.txt").write_text("of the older model")
-    model.save(target)
-    assert not (target / "left over.txt").exists()
+    before = (target / "headstart.json").stat().st_ino
+    with pytest.raises(ArtifactError, match="is a saved model already"):
+        model.save(target)
+    assert (target / "headstart.json").stat().st_ino == before
+    model.save(target, overwrite=True)
+    assert (target / "headstart.json").stat().st_ino != before
     assert load(target).labels == model.labels
     (tmp_path / "empty").mkdir()
     model.save(tmp_path / "empty")
-    load(tmp_path / "empty").save(tmp_path / "empty")  # over itself
+    load(tmp_path / "empty").save(tmp_path / "empty", overwrite=True)  # over itself
     assert load(tmp_path / "empty").labels == model.labels
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "model.hs"]
 
@@ -251,13 +254,13 @@ def test_a_full_disk_or_an_interrupt_leaves_the_older_model_and_nothing_else(mod
 
     for trouble in (OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()):
 
-        def copy_one(source, place, *, trouble=trouble, **_):
-            shutil.copy(source / "model.onnx", place)
+        def copy_one(source, name, place, _, *, trouble=trouble):
+            shutil.copy(source / name, place)
             raise trouble
 
-        monkeypatch.setattr("headstart.model.model.shutil.copytree", copy_one)
+        monkeypatch.setattr("headstart.model.place._copy_file", copy_one)
         with pytest.raises((ArtifactError, KeyboardInterrupt)) as caught:
-            model.save(target)
+            model.save(target, overwrite=True)
         assert isinstance(trouble, OSError) == isinstance(caught.value, ArtifactError)
         if isinstance(trouble, OSError):
             assert "cannot be written: No space left on device" in caught.value.what

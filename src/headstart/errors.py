@@ -9,6 +9,10 @@ HeadstartError
 └── MissingPackageError  an optional package is not installed
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class HeadstartError(Exception):
     """A wrong input, told in three parts; the command line ends with exit status 2.
@@ -25,8 +29,19 @@ class HeadstartError(Exception):
         self.expected = expected
         self.mend = mend
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As an error is sent from another process: with all that it carries, and without calling `__init__`."""
+        return _restore, (type(self), self.args, dict(self.__dict__))
+
     def __str__(self) -> str:
         return f"{self.what}\n  Expected {self.expected}\n  Mend: {self.mend}"
+
+
+def _restore(kind: type[HeadstartError], arguments: tuple[Any, ...], state: dict[str, Any]) -> HeadstartError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
 
 
 class DataError(HeadstartError):

@@ -148,7 +148,7 @@ def atomic_write_bytes(path: Path, data: bytes, *, error: ErrorMaker = CacheErro
     Raises:
         HeadstartError: of the class `error`, if the file cannot be written; what was at `path` before is untouched.
     """
-    partial = path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.partial")
+    partial = path.with_name(f".{path.name[:40]}.{os.urandom(6).hex()}.partial")
     try:
         try:
             with partial.open("xb") as file:

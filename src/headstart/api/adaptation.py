@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from headstart.select.trials import Trial
     from headstart.tuning.callbacks.base import Callback
 
-HISTORY, LOGS, CHECKPOINTS = "history.csv", "logs", "checkpoints"
+CHECKPOINTS = "checkpoints"
 # What was decided by the clock is kept here while a fit runs, so that a resumed one decides the same.
 DECIDED = "tuning.json"
 NOT_TUNED = "several backbones together answer, and those are not tuned: to tune one, name it alone"

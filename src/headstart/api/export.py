@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from headstart.artifact.store import ANSWER_TOLERANCE, NETWORK, SELF_TEST, golden_items, load
 from headstart.errors import ArtifactError, SettingError
+from headstart.model.place import check_file_replaceable
 from headstart.runtime import atomic_write_bytes, require_packages
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 SUFFIX = ".onnx"
 
 
-def export(artifact: str | Path, out: str | Path) -> Portable:
+def export(artifact: str | Path, out: str | Path, *, overwrite: bool = False) -> Portable:
     """Write a saved model's network, with all that must be known to use it, as one ONNX file.
 
     From the prepared item to the calibrated answer; labels, preprocessing, and for texts tokenizer and vocabulary are in the
@@ -25,6 +26,7 @@ def export(artifact: str | Path, out: str | Path) -> Portable:
     Args:
         artifact: the folder of a saved model.
         out: the file, which ends in .onnx; it appears only when it is whole and answers as the model does.
+        overwrite: whether a file that is there is replaced.
 
     Returns:
         What the file takes and gives, and how it was compared.
@@ -32,7 +34,7 @@ def export(artifact: str | Path, out: str | Path) -> Portable:
     Raises:
         MissingPackageError: if onnx is not installed.
         ArtifactError: if the model cannot be opened, or the file would answer otherwise.
-        SettingError: if the file is named otherwise, or cannot be written.
+        SettingError: if the file is named otherwise, is there already, or cannot be written.
     """
     target = Path(out)
     if target.suffix.casefold() != SUFFIX:
@@ -41,6 +43,7 @@ def export(artifact: str | Path, out: str | Path) -> Portable:
             expected="a path that ends in .onnx.",
             mend=f"--out {target.with_suffix(SUFFIX)}",
         )
+    check_file_replaceable(target, overwrite=overwrite)
     require_packages("onnx", purpose="exporting a model")
     from headstart.artifact.portable import make_portable
 

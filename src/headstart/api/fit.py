@@ -63,6 +63,7 @@ def fit(
     test: Any = None,  # noqa: ANN401 - as data
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
+    overwrite: bool = False,
     **options: Any,  # noqa: ANN401 - the options of FitSettings
 ) -> Model | LanguageModel:
     """Adapt a pretrained network to labelled items, evaluate it, and save it.
@@ -73,6 +74,7 @@ def fit(
         out: where the model's folder goes; None keeps it in a temporary folder until `model.save(path)`.
         test: a second source whose items are the test split.
         progress: told of the items done in each step.
+        overwrite: whether a saved model at `out` is replaced; anything else there is always refused.
         callbacks: told of every step of tuning, where a network is tuned; subclasses of `headstart.Callback`.
         **options: any of `FitSettings`: backbone, strategy, balance, seed, …
 
@@ -91,12 +93,12 @@ def fit(
         require_writing()
         from headstart.api.language import fit_language
 
-        return fit_language(data, settings, out=out, callbacks=callbacks, progress=progress)
+        return fit_language(data, settings, out=out, callbacks=callbacks, progress=progress, overwrite=overwrite)
     clock = Clock()
     raise_malloc_thresholds()  # the network is copied several times when it is saved
     ahead = Thread(target=import_ahead, daemon=True)
     ahead.start()
-    with workplace(out, resume=settings.resume) as folder:
+    with workplace(out, resume=settings.resume, overwrite=overwrite) as folder:
         with clock.step("read"):
             reading = read_with_findings(data, _read_options(settings), test=test)
             _check_balance(settings.balance, reading.dataset.task)
@@ -112,7 +114,7 @@ def fit(
             ahead.join()
             write_artifact(folder, story, clock.seconds)
             clear_traces(folder)
-        return open_in_place(folder, out)
+        return open_in_place(folder, out, overwrite=overwrite)
 
 
 def _find_bottom(

@@ -66,6 +66,7 @@ def fit_language(
     out: str | Path | None,
     callbacks: Sequence[Callback] = (),
     progress: Callable[[str, int, int], None] | None = None,
+    overwrite: bool = False,
 ) -> LanguageModel:
     """Adapt a language model to a corpus, evaluate it, and save it.
 
@@ -75,6 +76,7 @@ def fit_language(
         out: where the model's folder goes; None keeps it in a temporary folder.
         callbacks: told of every step of tuning.
         progress: told of the steps done.
+        overwrite: whether a saved model at `out` is replaced.
 
     Returns:
         The saved model, opened.
@@ -85,7 +87,7 @@ def fit_language(
     clock = Clock()
     runtime.raise_malloc_thresholds()
     torch.set_num_threads(runtime.num_cores())
-    with workplace(out, resume=settings.resume) as folder:
+    with workplace(out, resume=settings.resume, overwrite=overwrite) as folder:
         with clock.step("read"):
             corpus = read_corpus(data)
             parts = part(corpus, seed=settings.seed)
@@ -120,7 +122,7 @@ def fit_language(
         backbone.network.cpu()
         _write(folder, told, _tell(told, out, clock.seconds()))
         clear_traces(folder)
-        return cast(LanguageModel, open_in_place(folder, out))
+        return cast(LanguageModel, open_in_place(folder, out, overwrite=overwrite))
 
 
 def _pack(parts: Parts, backbone: CausalBackbone, context: int) -> dict[str, Blocks]:

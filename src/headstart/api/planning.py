@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from headstart.api.adaptation import HISTORY, LOGS, Bottom
+from headstart.api.adaptation import Bottom
+from headstart.artifact.store import HISTORY, LOGS
 from headstart.select.rules import Circumstances, make_plan
 from headstart.tuning.callbacks.base import Callback
 from headstart.tuning.callbacks.logs import CSVLogger, ProgressBar

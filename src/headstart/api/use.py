@@ -21,6 +21,7 @@ from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.features.clips import suit_prefix
 from headstart.features.prefix import Prefix
 from headstart.model.items import unreadable_error
+from headstart.model.place import check_file_replaceable
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Finding, Modality, Sample
 from headstart.report.page import render_report
@@ -96,7 +97,7 @@ def embed(
     return table
 
 
-def embed_to_parquet(
+def embed_to_parquet(  # noqa: PLR0913 - one parameter for each option
     data: Any,  # noqa: ANN401 - as embed
     out: str | Path,
     *,
@@ -105,6 +106,7 @@ def embed_to_parquet(
     geometry: str = "auto",
     image_size: int | None = None,
     progress: Progress | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write features as Parquet (id, label, vector), in bounded memory however many items there are.
 
@@ -117,6 +119,7 @@ def embed_to_parquet(
             'auto' is the first.
         image_size: side in pixels, or None for the weights' own.
         progress: called with the items done, and all.
+        overwrite: whether a file that is there is replaced.
 
     Returns:
         items, width, unreadable (id to reason), cache hits and misses.
@@ -124,7 +127,7 @@ def embed_to_parquet(
     Raises:
         MissingPackageError: if pyarrow is not installed.
         DataError: if no item can be read.
-        SettingError: if there is no such block, or the file cannot be written.
+        SettingError: if there is no such block, or the file is there already or cannot be written.
     """
     try:
         import pyarrow
@@ -137,6 +140,8 @@ def embed_to_parquet(
             expected="a path that ends in .parquet.",
             mend=f"--out {Path(out).with_suffix('.parquet')}",
         )
+    target = Path(out)
+    check_file_replaceable(target, overwrite=overwrite)
     samples, modality = gather(data, backbone)
     prefix = _prefix_for(samples, modality, backbone, image_size)
     width, preprocess = sum(prefix.spec.widths(block)), _fitted(prefix, geometry)
@@ -149,8 +154,7 @@ def embed_to_parquet(
     )
     labels = {sample.id: "|".join(sample.labels) or None for sample in samples}
     told: dict[str, Any] = {"items": 0, "width": width, "unreadable": {}, "hits": 0, "misses": 0}
-    target = Path(out)
-    partial = target.with_name(target.name + ".partial")
+    partial = target.with_name(f".headstart-{os.urandom(6).hex()}.partial")
     try:
         with pyarrow.parquet.ParquetWriter(partial, schema) as writer:
             for ids, vectors in _chunks(prefix, preprocess, samples, block, told, progress):

@@ -21,6 +21,7 @@ from headstart.artifact.store import (
     NETWORK,
     NUM_GOLDEN,
     SELF_TEST,
+    SPLITS,
     make_self_test,
     pack_digests,
     write,
@@ -69,7 +70,7 @@ def write_artifact(folder: Path, story: Story, seconds: Callable[[], dict[str, f
     content = tell(story, seconds())
     page = render_report(content)
     content = with_seconds(content, seconds())
-    write_splits_csv(folder / "splits.csv", story.dataset, story.splits)
+    write_splits_csv(folder / SPLITS, story.dataset, story.splits)
     write(
         folder,
         _manifest(story, content),
@@ -81,7 +82,7 @@ def write_artifact(folder: Path, story: Story, seconds: Callable[[], dict[str, f
             "report.json": json.dumps(content, ensure_ascii=False, indent=1).encode(),
             "report.html": page.encode(),
             "README.md": model_card(content).encode(),
-            "splits.csv": (folder / "splits.csv").read_bytes(),
+            SPLITS: (folder / SPLITS).read_bytes(),
             **_changes(story, folder),
             **preprocess.assets,
             **({} if terms is None else pack_terms(terms)),

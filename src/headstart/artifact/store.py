@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,17 +19,18 @@ from headstart import runtime
 from headstart.errors import ArtifactError
 from headstart.heads.terms import TermsHead
 from headstart.inference import open_session
-from headstart.model.manifest import Manifest
+from headstart.model.manifest import MANIFEST, Manifest
 from headstart.model.model import Model
+from headstart.model.place import announce
 from headstart.model.terms import TERMS_INPUT, VOCABULARY, WEIGHTS, unpack_terms
 from headstart.preprocess.fusion import array_names, gather_arrays, named_arrays
 from headstart.preprocess.recipe import Preprocess, preprocess_from_json
 
-MANIFEST = "headstart.json"
 NETWORK = "model.onnx"
 REPORT = "report.json"
 SELF_TEST = "selftest.safetensors"
 LEARNED = "learned.safetensors"
+HISTORY, LOGS, SPLITS = "history.csv", "logs", "splits.csv"
 NUM_GOLDEN = 3
 # Another processor may round a product differently; a wrong network is off by far more (a change of the channels' order:
 # about 0.1 in probability).
@@ -40,14 +42,26 @@ def write(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
 
     Args:
         folder: exists.
-        manifest: its `files` are filled in here.
+        manifest: its `files` are filled in here, with what training logged there.
         files: content by name.
     """
-    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    announce(folder, files)
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()} | sums_of_logs(folder)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     complete = Manifest(**{**manifest.__dict__, "files": sums})
     (folder / MANIFEST).write_text(complete.as_text(), encoding="utf-8")
+
+
+def sums_of_logs(folder: Path) -> dict[str, str]:
+    """SHA-256 of what training logged into a model's folder, by name.
+
+    Args:
+        folder: of the model.
+    """
+    logged = [folder / HISTORY, *sorted((folder / LOGS).rglob("*"))]
+    files = [path for path in logged if path.is_file() and not path.is_symlink()]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def replace_file(folder: Path, name: str, content: bytes) -> None:
@@ -87,7 +101,8 @@ def load(path: str | Path) -> Model:
             expected="a model that was fitted on labelled items.",
             mend=f'headstart generate {folder} "PROMPT"; in Python headstart.load({str(folder)!r}).generate("PROMPT").',
         )
-    contents = {name: _verified(folder, name, sha256) for name, sha256 in manifest.files.items()}
+    sealed = {name: sha256 for name, sha256 in manifest.files.items() if manifest.is_sealed(name)}
+    contents = {name: _verified(folder, name, sha256) for name, sha256 in sealed.items()}
     unlisted = sorted({NETWORK, SELF_TEST, REPORT} - contents.keys())
     if unlisted:
         raise _changed(folder, MANIFEST, why=f"it does not list {', '.join(unlisted)}")
@@ -99,6 +114,26 @@ def load(path: str | Path) -> Model:
     model = Model(folder=folder, manifest=manifest, preprocess=preprocess, session=session, report=report, terms=terms)
     replay(model, contents[SELF_TEST])
     return model
+
+
+def _restore(folder: str, checksum: str) -> Model:
+    """Open a model that another process sent, by its folder.
+
+    Raises:
+        ArtifactError: if the folder is gone, or another model is there now.
+    """
+    model = load(folder)
+    if _identity(model) != checksum:
+        raise _changed(Path(folder), MANIFEST, why="another model was saved there since it was sent")
+    return model
+
+
+def _identity(model: Model) -> str:
+    return hashlib.sha256(model.manifest.as_text().encode()).hexdigest()
+
+
+# A session of ONNX Runtime cannot be sent to another process; what it was opened from can be opened there.
+copyreg.pickle(Model, lambda model: (_restore, (str(model.folder.absolute()), _identity(model))))
 
 
 def _listed(folder: Path, name: str, contents: Mapping[str, bytes]) -> bytes:

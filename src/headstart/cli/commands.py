@@ -23,6 +23,7 @@ from headstart.cli.options import (
     JsonOption,
     ModalityOption,
     OfflineOption,
+    OverwriteOption,
     QuietOption,
     TestOption,
     go_offline,
@@ -58,7 +59,9 @@ def common(show_version: VersionOption = False) -> None:
 @app.command()
 def fit(  # noqa: PLR0913 - one parameter for each option
     data: DataArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model; must not exist, or be a model.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the model; nothing may be there, but with --overwrite a model.")
+    ],
     modality: ModalityOption = "auto",
     task: Annotated[str, typer.Option(help="auto, single, multi, value; or generate, for a corpus.")] = "auto",
     backbone: BackboneOption = "auto",
@@ -87,6 +90,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
         bool, typer.Option("--find-learning-rate", help="By range tests, in place of the rule; tells their spread.")
     ] = False,
     context: Annotated[int | None, typer.Option(help="Language models: tokens of a block, in place of the rule's.")] = None,
+    overwrite: OverwriteOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted fit.")] = False,
     seed: Annotated[int, typer.Option(help="Of every random step.")] = 0,
     offline: OfflineOption = False,
@@ -103,6 +107,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
         model = fit_data(
             data,
             out=out,
+            overwrite=overwrite,
             test=test,
             progress=narrator.step,
             modality=modality,
@@ -226,6 +231,7 @@ def embed(  # noqa: PLR0913 - one parameter for each option
     block: Annotated[str, typer.Option(help="A block's name, last, or multi for all together.")] = "last",
     geometry: GeometryOption = "auto",
     image_size: ImageSizeOption = None,
+    overwrite: OverwriteOption = False,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -244,6 +250,7 @@ def embed(  # noqa: PLR0913 - one parameter for each option
             geometry=geometry,
             image_size=image_size,
             progress=narrator.named("embed"),
+            overwrite=overwrite,
         )
     show_embedding(told, out, Shown(as_json=as_json, quiet=quiet))
 
@@ -260,13 +267,14 @@ def report(artifact: ArtifactArgument) -> None:
 def export(
     artifact: ArtifactArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")],
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write ARTIFACT as one ONNX file for other programs, compared with the model."""
     from headstart.api.export import export as export_model
     from headstart.cli.show import show_export
 
-    show_export(export_model(artifact, out), out, as_json=as_json)
+    show_export(export_model(artifact, out, overwrite=overwrite), out, as_json=as_json)
 
 
 @app.command()

@@ -15,6 +15,7 @@ ArtifactArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="What
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to --out.")]
 BackboneOption = Annotated[
     str,
     typer.Option(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headstart.artifact.store import HISTORY
 from headstart.backbones.causal import CausalBackbone
 from headstart.config import FitSettings
 from headstart.language.judging import Losses, Verdict, changed, compare, measure
@@ -21,7 +22,6 @@ from headstart.tuning.callbacks.stopping import TimeBudget
 from headstart.tuning.checkpoint import Checkpoint
 from headstart.tuning.plan import TuningPlan
 
-HISTORY = "history.csv"
 # An epoch of everything, by one of some of the layers: their share of it, and what the frozen ones cost at least.
 WHOLE_EPOCH = 1.5
 

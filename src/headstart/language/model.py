@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from headstart.language.judging import measure
 from headstart.language.packing import pack
 from headstart.language.sampling import write
 from headstart.model.manifest import Manifest
-from headstart.model.place import cannot_write, check_replaceable, move_into_place
+from headstart.model.place import copy_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,27 +95,21 @@ class LanguageModel:
             mend='headstart generate ARTIFACT "PROMPT", or model.generate("PROMPT").',
         )
 
-    def save(self, path: str | Path) -> Path:
-        """Copy the model's folder.
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Save a copy of the model's folder: the files that headstart.json lists.
 
         Args:
-            path: where nothing is, or a saved model, which is replaced.
+            path: where; nothing is there, or an empty folder.
+            overwrite: whether a saved model that is there is replaced.
 
         Returns:
             The path.
 
         Raises:
-            ArtifactError: if something else is there, or it cannot be written.
+            ArtifactError: if something else is there, a file of the model is a link or was changed, or the disk is full.
         """
         target = Path(path)
-        check_replaceable(target)
-        work = target.with_name(target.name + ".partial")
-        try:
-            shutil.rmtree(work, ignore_errors=True)
-            shutil.copytree(self.folder, work)
-            move_into_place(work, target)
-        except OSError as error:
-            raise cannot_write(target, error) from error
+        copy_model(self.folder, self.manifest, target, overwrite=overwrite)
         return target
 
     def moved_to(self, folder: Path) -> LanguageModel:

@@ -6,6 +6,8 @@ name. Everything else could be gone tomorrow, so the whole network is there (mod
 
 from __future__ import annotations
 
+import copyreg
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from headstart.artifact.store import MANIFEST, REPORT, SELF_TEST, read_manifest
+from headstart.artifact.store import MANIFEST, REPORT, SELF_TEST, read_manifest, sums_of_logs
 from headstart.backbones.catalog import BackboneSource, find_source
 from headstart.backbones.causal import CausalBackbone, open_causal
 from headstart.backbones.files import CHANGES, find_weights, sha256_of
@@ -25,6 +27,7 @@ from headstart.language.model import LanguageModel, LanguageReport
 from headstart.language.network import token_losses
 from headstart.language.packing import Blocks
 from headstart.model.manifest import Manifest
+from headstart.model.place import STAGE, announce, own_path
 from headstart.runtime import atomic_write_text
 from headstart.tuning.tensors import save_tensors
 
@@ -116,20 +119,26 @@ def save_model(folder: Path, backbone: CausalBackbone, written: Written, *, whol
         written: what goes beside it.
         whole: whether all weights are written, or those that changed.
     """
-    before = set(folder.iterdir())
+    stage = folder / STAGE  # what transformers writes has names that only it knows
+    stage.mkdir()
     if whole:
-        backbone.network.save_pretrained(folder, max_shard_size="1000GB")
+        backbone.network.save_pretrained(stage, max_shard_size="1000GB")
         # Written by way of a temporary file, which is its owner's alone.
-        (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
+        (stage / WEIGHTS).chmod((stage / CONFIG).stat().st_mode)
     else:
-        backbone.network.config.save_pretrained(folder)
-        save_tensors({name: tensor.contiguous().cpu() for name, tensor in written.changes.items()}, folder / CHANGES)
-    backbone.tokenizer.save_pretrained(folder)
-    save_tensors(_golden(backbone, written.golden), folder / SELF_TEST)
+        backbone.network.config.save_pretrained(stage)
+        save_tensors({name: tensor.contiguous().cpu() for name, tensor in written.changes.items()}, stage / CHANGES)
+    backbone.tokenizer.save_pretrained(stage)
+    save_tensors(_golden(backbone, written.golden), stage / SELF_TEST)
     for name, text in written.texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    made = sorted(path for path in folder.iterdir() if path.is_file() and (path not in before or path.name in written.texts))
-    manifest = replace(written.manifest, files={path.name: sha256_of(path) for path in made})
+        (stage / name).write_text(text, encoding="utf-8")
+    made = sorted(path for path in stage.rglob("*") if path.is_file())
+    files = {path.relative_to(stage).as_posix(): sha256_of(path) for path in made}
+    announce(folder, files)
+    for path in sorted(stage.iterdir()):
+        path.replace(folder / path.name)
+    stage.rmdir()
+    manifest = replace(written.manifest, files=files | sums_of_logs(folder))
     atomic_write_text(folder / MANIFEST, manifest.as_text(), error=ArtifactError)
 
 
@@ -161,9 +170,11 @@ def open_model(path: str | Path) -> LanguageModel:
     manifest = read_manifest(folder)
     _require_writing(manifest, folder)
     for name, sha256 in manifest.files.items():
-        file = folder / name
-        if Path(name).name != name or not file.is_file() or sha256_of(file) != sha256:
-            why = "its sha256 differs" if file.is_file() else "it is gone"
+        if not manifest.is_sealed(name):
+            continue
+        file = own_path(folder, name)
+        if file is None or not file.is_file() or sha256_of(file) != sha256:
+            why = "its sha256 differs" if file is not None and file.is_file() else "it is gone"
             raise _changed(folder, name, why)
     if REPORT not in manifest.files or SELF_TEST not in manifest.files:
         raise _changed(folder, MANIFEST, f"it does not list {REPORT} and {SELF_TEST}")
@@ -176,6 +187,26 @@ def open_model(path: str | Path) -> LanguageModel:
     backbone.network.to(accelerator())
     content = read_report(folder)
     return LanguageModel(folder=folder, manifest=manifest, backbone=backbone, report=LanguageReport(content=content))
+
+
+def _restore(folder: str, checksum: str) -> LanguageModel:
+    """Open a model that another process sent, by its folder.
+
+    Raises:
+        ArtifactError: if the folder is gone, or another model is there now.
+    """
+    model = open_model(folder)
+    if _identity(model) != checksum:
+        raise _changed(Path(folder), MANIFEST, "another model was saved there since it was sent")
+    return model
+
+
+def _identity(model: LanguageModel) -> str:
+    return hashlib.sha256(model.manifest.as_text().encode()).hexdigest()
+
+
+# Sent to another process as the folder, which is opened there.
+copyreg.pickle(LanguageModel, lambda model: (_restore, (str(model.folder.absolute()), _identity(model))))
 
 
 def read_report(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,10 @@ from typing import Any, get_args
 from headstart.errors import ArtifactError
 from headstart.records import AnyTask, Modality
 
+MANIFEST = "headstart.json"
 FORMAT = 1
+_FOR_PEOPLE = frozenset({"README.md", "report.html", "history.csv"})
+_LOGS = "logs/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,16 @@ class Manifest:
     packages: dict[str, str]
     """Versions the model was made with."""
     files: dict[str, str]
-    """SHA-256 of every other file of the folder."""
+    """SHA-256 of every other file of the folder, as it was saved; names have / between their parts."""
+
+    @staticmethod
+    def is_sealed(name: str) -> bool:
+        """Whether a file of the folder must be as it was saved.
+
+        The card, the page, the history and the logs are for people, and no answer depends on them: they may be edited or
+        removed.
+        """
+        return name not in _FOR_PEOPLE and not name.startswith(_LOGS)
 
     @property
     def num_outputs(self) -> int:

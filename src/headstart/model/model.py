@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from headstart.heads.terms import TermsHead
 from headstart.inference import ordered_map
 from headstart.model.items import expand, unreadable_error
 from headstart.model.manifest import Manifest
-from headstart.model.place import cannot_write, check_replaceable, move_into_place
+from headstart.model.place import copy_model
 from headstart.model.terms import TERMS_INPUT
 from headstart.preprocess.batches import in_batches
 from headstart.preprocess.fusion import named_arrays
@@ -181,31 +179,21 @@ class Model:
         """
         return run_network(self._session, self.preprocess, self.terms, batch, items)
 
-    def save(self, path: str | Path) -> Path:
-        """Save a copy of the model's folder.
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Save a copy of the model's folder: the files that headstart.json lists.
 
         Args:
-            path: where; must not exist yet, or be a saved model, which is then replaced.
+            path: where; nothing is there, or an empty folder.
+            overwrite: whether a saved model that is there is replaced.
 
         Returns:
             The path.
 
         Raises:
-            ArtifactError: if something else is there, or the disk is full.
+            ArtifactError: if something else is there, a file of the model is a link or was changed, or the disk is full.
         """
         target = Path(path)
-        check_replaceable(target)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-            try:
-                shutil.copytree(self.folder, work, dirs_exist_ok=True)
-                move_into_place(work, target)
-            except BaseException:
-                shutil.rmtree(work, ignore_errors=True)
-                raise
-        except OSError as error:
-            raise cannot_write(target, error) from error
+        copy_model(self.folder, self.manifest, target, overwrite=overwrite)
         return target
 
     def _in_batches(self, named: Sequence[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
