@@ -12,9 +12,9 @@ class InProcess:
 
     def __init__(self, command, *, stderr, **_):
         type(self).started += 1
-        assert command[1:3] == ["-m", "headstart.features.export"]
+        assert command[1:4] == ["-P", "-m", "headstart.features.export"]
         assert stderr == subprocess.PIPE
-        self.returncode = export.main(command[3:])
+        self.returncode = export.main(command[4:])
 
     def communicate(self):
         return b"", b""

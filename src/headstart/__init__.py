@@ -5,6 +5,7 @@ The public names load when they are first used, so that `import headstart` is qu
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,12 @@ _PLACES = {
     "fit": "headstart.api.fit",
     "load": "headstart.api.opening",
 }
+
+# Read by libraries when they are loaded, and by every process that this one starts: ONNX Runtime from 1.32 on, the hub's
+# client, and whoever keeps to the common convention. A value that the user has set stays.
+for _name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+    if not os.environ.get(_name):
+        os.environ[_name] = "1"
 
 # Modules that `import headstart` alone gives access to.
 _MODULES = ("callbacks",)

@@ -98,6 +98,19 @@ def num_cores() -> int:
     return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
 
 
+def python_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of our modules in a process of its own.
+
+    Python would put the working folder before everything else on its path, and so import a `random.py` or `torch` that the
+    user has there; it is told not to.
+
+    Args:
+        module: that is run as `__main__`.
+        *arguments: of the process.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
 def raise_malloc_thresholds() -> bool:
     """Let glibc keep freed memory instead of giving it back after each large array; torch on the CPU is 2-3x faster for it.
 

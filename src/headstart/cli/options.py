@@ -44,7 +44,8 @@ class DataOptions:
 def go_offline(offline: bool) -> None:
     """Have this process touch no network, if that is asked for."""
     if offline:
-        os.environ["HEADSTART_OFFLINE"] = "1"
+        for name in ("HEADSTART_OFFLINE", "ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+            os.environ[name] = "1"
 
 
 def pairs_of(merges: list[str] | None) -> dict[str, str] | None:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -131,7 +130,7 @@ def _start(source: BackboneSource, image_size: int | None, cut: str, folder: Pat
     # A few small batches need no second thread, and where the machine is busy two would wait for each other.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "headstart.features.export", asked],
+        runtime.python_command("headstart.features.export", asked),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

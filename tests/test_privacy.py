@@ -1,0 +1,171 @@
+"""Nothing is sent, and nothing is run, that the user did not ask for: no look-ups, no telemetry, no modules of their folder."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from headstart.runtime import python_command
+
+SWITCHES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
+SOURCES = Path(__file__).parents[1] / "src" / "headstart"
+
+# Run in a network namespace without devices: whatever is sent has no route, and the kernel counts it.
+COUNTING = """
+import json, sys
+def sent():
+    wanted = {"Ip": ("OutRequests", "OutNoRoutes"), "Tcp": ("ActiveOpens",), "Udp": ("OutDatagrams",)}
+    with open("/proc/net/snmp") as file:
+        lines = [line.split() for line in file]
+    total = 0
+    for names, values in zip(lines[::2], lines[1::2]):
+        found = dict(zip(names, values))
+        total += sum(int(found[name]) for name in wanted.get(names[0].rstrip(":"), ()))
+    with open("/proc/net/snmp6") as file:
+        found = dict(line.split() for line in file)
+    return total + int(found["Ip6OutRequests"]) + int(found["Ip6OutNoRoutes"])
+before = sent()
+"""
+COMMANDS = """
+from headstart.cli import main
+ended = {}
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["headstart", *words]
+    try:
+        main()
+    except SystemExit as end:
+        ended[words[0]] = end.code or 0
+sys.stderr.write("\\n" + json.dumps({"sent": sent() - before, "ended": ended}))
+"""
+LOOK_UP = """
+import socket
+try:
+    socket.getaddrinfo("example.org", 443)
+except OSError:
+    pass
+sys.stderr.write("\\n" + json.dumps({"sent": sent() - before}))
+"""
+CONNECT = """
+import socket
+try:
+    socket.create_connection(("192.0.2.1", 443), timeout=1)
+except OSError:
+    pass
+sys.stderr.write("\\n" + json.dumps({"sent": sent() - before}))
+"""
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """`alone(code, *arguments, home=...)` runs code in a process without a network, and gives what it told at its end."""
+    if sys.platform != "linux" or shutil.which("unshare") is None:
+        pytest.skip("network namespaces need Linux and unshare")
+    tried = subprocess.run(["unshare", "-rn", "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"this machine permits no network namespace: {tried.stderr.strip()}")
+
+    def run(code, *arguments, home):
+        environment = {name: value for name, value in os.environ.items() if name not in {*SWITCHES, "XDG_CACHE_HOME"}}
+        process = subprocess.run(
+            ["unshare", "-rn", sys.executable, "-c", COUNTING + code, *arguments],
+            capture_output=True, text=True, check=False, env=environment | {"HOME": str(home)}, timeout=120,
+        )  # fmt: skip
+        assert process.returncode == 0, process.stderr
+        return json.loads(process.stderr.splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.parametrize("code", [LOOK_UP, CONNECT], ids=["a look-up", "a connection"])
+def test_the_count_notices(alone, tmp_path, code):
+    assert alone(code, home=tmp_path)["sent"] > 0
+
+
+def test_no_command_reaches_for_the_network(alone, artifact, pictures, tmp_path):
+    folder = shutil.copytree(artifact, tmp_path / "m.hs")
+    home = tmp_path / "home"
+    home.mkdir()
+    commands = [
+        ["fit", pictures, "--out", tmp_path / "new.hs", "--strategy", "extract", "--geometry", "pad"],
+        ["check", pictures],
+        ["predict", folder, pictures / "rings" / "0.png"],
+        ["evaluate", folder, pictures],
+        ["embed", pictures, "--out", tmp_path / "f.parquet"],
+        ["export", folder, "--out", tmp_path / "m.onnx"],
+        ["report", folder],
+        ["backbones"],
+        ["cache", "info"],
+    ]
+    told = alone(COMMANDS, json.dumps([list(map(str, words)) for words in commands]), home=home)
+    assert told["ended"] == {words[0]: 0 for words in commands}
+    assert told["sent"] == 0
+    assert [path for path in home.rglob("*") if re.search("microsoft|onnxruntime|deviceid", path.name, re.IGNORECASE)] == []
+
+
+@pytest.mark.skipif(tuple(map(int, version("onnxruntime").split(".")[:2])) < (1, 32), reason="it had no telemetry on Linux")
+def test_the_runtime_alone_would_keep_a_device_id(alone, tmp_path):
+    """Else the test above would pass whatever is set."""
+    alone('import onnxruntime; sys.stderr.write("\\n{}")', home=tmp_path)
+    assert list(tmp_path.rglob("deviceid"))
+
+
+def test_the_switches_are_set_first_and_inherited(run_python):
+    code = """
+import os, subprocess, sys
+for name in sys.argv[2:]:
+    os.environ.pop(name, None)
+os.environ["DO_NOT_TRACK"] = "yes"
+import headstart
+assert "onnxruntime" not in sys.modules
+show = "import os, sys; print([os.environ.get(name) for name in sys.argv[1:]])"
+subprocess.run([sys.executable, "-c", show, *sys.argv[2:]], check=True)
+"""
+    said = run_python(code, "", *SWITCHES)
+    assert said.stdout == "['1', '1', 'yes']\n", said.stderr
+
+
+# The user's own modules
+
+
+@pytest.fixture
+def crowded(tmp_path):
+    """A folder with modules of the names of others; each leaves a mark when it is run."""
+    for name in ("random.py", "copy.py", "json.py", "torch/__init__.py", "numpy/__init__.py", "headstart/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r}); raise RuntimeError({name!r})")
+    return tmp_path
+
+
+def test_a_process_of_ours_does_not_run_the_users_modules(crowded):
+    shutil.rmtree(crowded / "headstart", ignore_errors=False)
+    code = "import random, copy, json, numpy; print('theirs')"
+    run = subprocess.run([sys.executable, "-c", code], cwd=crowded, capture_output=True, text=True, check=False)
+    assert run.returncode and (crowded / "ran").exists(), "the test would not notice"
+    (crowded / "ran").unlink()
+    for command in (python_command("headstart", "cache", "info"), [sys.executable, "-m", "headstart", "backbones", "--json"]):
+        done = subprocess.run(command, cwd=crowded, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert not (crowded / "ran").exists()
+
+
+def test_not_even_a_headstart_of_theirs(crowded):
+    done = subprocess.run(python_command("headstart", "--version"), cwd=crowded, capture_output=True, text=True, check=False)
+    assert done.stdout == f"headstart {version('headstart')}\n"
+    assert not (crowded / "ran").exists()
+
+
+def test_processes_are_started_by_one_function():
+    starting = [path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py") if "sys.executable" in path.read_text()]
+    assert starting == ["runtime.py"]
+
+
+def test_the_module_is_the_command():
+    said = subprocess.run([sys.executable, "-m", "headstart", "--help"], capture_output=True, text=True, check=False)
+    assert said.returncode == 0
+    assert "evaluate" in said.stdout
