@@ -196,7 +196,7 @@ def test_check_finds_what_leaks_into_a_second_source(pictures, tmp_path):
     shutil.copytree(pictures / "rings", other / "rings")
     kinds = {finding.kind: finding for finding in headstart.check(pictures, test=other)}
     assert set(kinds) == {"duplicate", "leak", "split_mismatch"}
-    assert "30 held-out items were seen in training" in kinds["leak"].message
+    assert "30 held-out items are copies of training items" in kinds["leak"].message
 
 
 # Embed

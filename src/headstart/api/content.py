@@ -174,7 +174,10 @@ def _told_of_leaks(story: Story) -> list[str]:
     evidence = story.evidence
     if not evidence.num_leaks:
         return []
-    told = f"{evidence.num_leaks} of the {len(evidence.ids)} test items have copies in train"
+    hashes = story.bottom.table.hashes
+    trained = {hashes.get(id_) for id_ in story.splits.train} - {None}
+    exact = min(evidence.num_leaks, sum(hashes.get(id_) in trained for id_ in evidence.ids))
+    told = describe_leaks(exact, evidence.num_leaks - exact, len(evidence.ids))
     clean = evidence.without_leaks
     if clean is None:
         return [f"{told}: the score says nothing about new items. Test on items that are not in train."]
@@ -182,6 +185,19 @@ def _told_of_leaks(story: Story) -> list[str]:
     low, high = clean.intervals[name]
     with_them = evidence.evaluation.metrics[name]
     return [f"{told}: {name} {with_them:.3f} with them, {clean.metrics[name]:.3f} [{low:.3f}, {high:.3f}] on the others."]
+
+
+def describe_leaks(exact: int, close: int, total: int) -> str:
+    """Say how many test items have a copy, or a near copy, in train.
+
+    Args:
+        exact: test items whose bytes are those of a training item.
+        close: others that are near copies of a training item.
+        total: all test items.
+    """
+    copies = f"{exact} {'is a copy of a training item' if exact == 1 else 'are copies of training items'}"
+    near = f"{close} closely {'resembles a training item' if close == 1 else 'resemble training items'}"
+    return f"of the {total} test items " + " and ".join(part for part, count in ((copies, exact), (near, close)) if count > 0)
 
 
 def _summary(story: Story) -> dict[str, Any]:

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 # Comparing every pair grows with the square of the items: a minute at this number on two cores.
 MAX_NEAR_DUPLICATE_ITEMS = 50_000
-# A group of more of the items than this says that the features tell nothing apart, not that the items are copies.
+# A group of more of the items than this says that the features tell nothing apart, not that the items are copies, where
+# nothing but features was compared.
 MOST_ALIKE = 0.5
 
 # So many items tell what share of all a network does not see.
@@ -250,7 +251,7 @@ def _narrator(progress: Progress | None, step: str) -> Callable[[int, int], None
 
 
 def near_duplicates(table: FeatureTable, dataset: Dataset) -> list[tuple[str, ...]]:
-    """Groups of items that all but coincide, by themselves or by the features of the last block.
+    """Groups of items that all but coincide, by themselves, or by the features of the last block and their pixels.
 
     Args:
         table: features of the items.
@@ -267,8 +268,9 @@ def near_duplicates(table: FeatureTable, dataset: Dataset) -> list[tuple[str, ..
     # Untrained features put everything close to everything, and so may those that learned from few items.
     if (table.spec.info.base or table.spec.info.name).startswith("random:"):
         return []
-    found = near_duplicate_groups(table.ids, table.features("last"))
-    return found if max(map(len, found), default=0) <= MOST_ALIKE * len(table.ids) else []
+    confirm = table.preprocess.pixel_comparison([dataset.by_id[id_].item for id_ in table.ids])
+    found = near_duplicate_groups(table.ids, table.features("last"), confirm=confirm)
+    return found if confirm or max(map(len, found), default=0) <= MOST_ALIKE * len(table.ids) else []
 
 
 def _split(dataset: Dataset, table: FeatureTable, near: list[tuple[str, ...]], asked: frozenset[str], seed: int) -> Splits:

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 from headstart.data.class_checks import find_class_problems
-from headstart.data.duplicates import duplicate_groups
+from headstart.data.duplicates import duplicate_groups, join_pairs
 from headstart.data.rows import count_of, name_some
 from headstart.errors import DataError
 from headstart.records import Dataset, Finding, Sample
@@ -26,6 +27,8 @@ UNREADABLE_KINDS = {
 
 _NUM_GROUPS_NAMED = 3
 _NUM_WAYS_NAMED = 3
+# A class is mostly copies where one group has this share of its items, and at least so many.
+_MOSTLY, _LEAST_COPIED = 0.5, 5
 # Between two items of a group: the same content, much alike, or of one group by the data's own word.
 _SAME, _ALIKE, _TOGETHER = " = ", " ≈ ", " with "
 
@@ -61,6 +64,7 @@ def find_problems(
         *_tell_unreadable(dataset, unreadable, mends or {}),
         *_tell_all_copies(hashes, copies),
         *_tell_duplicates(copies, alike, measured),
+        *_find_copied_classes(dataset, copies, alike, unreadable),
         *_tell_leaks(dataset, copies, alike),
         *_tell_conflicts(dataset, copies),
         *find_class_problems(dataset, unreadable),
@@ -182,17 +186,47 @@ def _tell_duplicates(copies: Sequence[tuple[str, ...]], alike: Sequence[tuple[st
     ]
 
 
+def _find_copied_classes(
+    dataset: Dataset, copies: Sequence[tuple[str, ...]], alike: Sequence[tuple[str, ...]], unreadable: Mapping[str, str]
+) -> list[Finding]:
+    """One finding for each class that is mostly one group of copies, so that little of it can be tested."""
+    ids = [sample.id for sample in dataset.samples if sample.id not in unreadable]
+    place = {name: index for index, name in enumerate(ids)}
+    groups = join_pairs(ids, ((place[group[0]], place[name]) for group in (*copies, *alike) for name in group[1:]))
+    sizes = Counter(label for name in ids for label in dataset.by_id[name].labels)
+    findings = []
+    for group in groups:
+        for label, count in Counter(label for name in group for label in dataset.by_id[name].labels).items():
+            if count < max(_LEAST_COPIED, _MOSTLY * sizes[label]):
+                continue
+            members = tuple(name for name in group if label in dataset.by_id[name].labels)
+            findings.append(
+                Finding(
+                    kind="copied_class",
+                    severity="warning",
+                    items=members,
+                    message=f"class {label!r} is mostly near copies of one item: {count:,} of its {sizes[label]:,} items "
+                    f"({_ALIKE.join(members[:2])} …). They are on one side of every split, so the scores of this class rest on "
+                    "the other items, or on none.",
+                    mend="add different items to this class; if these differ, choose the test items yourself with --test.",
+                )
+            )
+    return findings
+
+
 def _tell_leaks(dataset: Dataset, copies: Sequence[Sequence[str]], alike: Sequence[Sequence[str]]) -> list[Finding]:
     named: dict[str, list[str]] = {}
     for sample in dataset.samples:
         if sample.group is not None:
             named.setdefault(sample.group, []).append(sample.id)
     findings = []
-    seen, akin = "were seen in training", "are akin to items in training"
+    copies_of = ("is a copy of a training item", "are copies of training items")
+    close_to = ("closely resembles a training item", "closely resemble training items")
+    grouped_with = ("shares a group with training items", "share groups with training items")
     for what, groups, how, sign in (
-        ("exact copies", copies, seen, _SAME),
-        ("near duplicates", alike, seen, _ALIKE),
-        ("the group column", list(named.values()), akin, _TOGETHER),
+        ("exact copies", copies, copies_of, _SAME),
+        ("near duplicates", alike, close_to, _ALIKE),
+        ("the group column", list(named.values()), grouped_with, _TOGETHER),
     ):
         across = [group for group in groups if _crosses(dataset, group)]
         if not across:
@@ -204,7 +238,7 @@ def _tell_leaks(dataset: Dataset, copies: Sequence[Sequence[str]], alike: Sequen
                 severity="warning",
                 items=_flatten(across),
                 message=f"{count_of(len(across), 'group')} of {what} lie on both sides of the data's own split, so "
-                f"{count_of(leaked, 'held-out item')} {how}: {_name_groups(across, sign)}.",
+                f"{count_of(leaked, 'held-out item')} {how[leaked != 1]}: {_name_groups(across, sign)}.",
                 mend="remove these items from one side; until then the score on the test split is too good.",
             )
         )

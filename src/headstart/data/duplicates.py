@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,8 @@ Chosen on EfficientNet-lite0 features of 643 stamps (padded to a square) and of 
 no two are copies. At 0.85, of 120 stamps the copy is found for 83 % saved anew as JPEG of quality 50, 97 % brightened by a
 tenth, 99 % with 5 % cropped away, 100 % mirrored, 52 % halved in size; and 15 digits in 6 groups, never of two classes, are
 taken for copies. At 0.80 it is 91 % and 71 % for JPEG and halved ones, and 64 digits. Plain cosine is of no use: pooled
-activations are positive, so all point the same way (more than half of all pairs of digits are above 0.85).
+activations are positive, so all point the same way (more than half of all pairs of digits are above 0.85). What is close is
+then confirmed by pixels, where items are pictures (`preprocess.picture_copies`).
 """
 
 VARIANCE_FLOOR = 0.01
@@ -23,6 +24,9 @@ VARIANCE_FLOOR = 0.01
 
 BLOCK_BYTES = 64 * 2**20
 """Memory for one block of the matrix of cosines, in bytes."""
+
+MOST_PAIRS = 50_000
+"""Pairs that are joined before those of one group are left out."""
 
 _SAME = 1e-6
 """Rows whose distance to the mean is below this share of the mean row length all coincide with the mean."""
@@ -51,6 +55,10 @@ class UnionFind:
         """Make one set of the two that hold these members."""
         first, second = sorted((self.find(one), self.find(other)))
         self._parents[second] = first
+
+    def roots(self) -> np.ndarray:
+        """(size,) int64: the smallest member of each number's set."""
+        return np.array([self.find(member) for member in range(len(self._parents))], np.int64)
 
     def sets(self) -> list[list[int]]:
         """All sets, each in ascending order, ordered by their smallest members."""
@@ -88,13 +96,23 @@ def join_pairs(ids: Sequence[str], pairs: Iterable[tuple[int, int]]) -> list[tup
     linked = UnionFind(len(ids))
     for one, other in pairs:
         linked.join(one, other)
+    return _named_groups(ids, linked)
+
+
+def _named_groups(ids: Sequence[str], linked: UnionFind) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(ids[member] for member in members)) for members in linked.sets() if len(members) > 1)
 
 
 def near_duplicate_groups(
-    ids: Sequence[str], features: np.ndarray, threshold: float = NEAR_DUPLICATE_THRESHOLD
+    ids: Sequence[str],
+    features: np.ndarray,
+    threshold: float = NEAR_DUPLICATE_THRESHOLD,
+    confirm: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[tuple[str, ...]]:
     """Group the ids whose standardised features have a cosine of at least `threshold`, neighbours of neighbours included.
+
+    Features alone take different drawings of one kind for copies, and neighbours of neighbours then make one group of many
+    items; so `confirm` compares each pair by another measure before it joins two items.
 
     Every feature is centred and divided by its standard deviation over the N items first: what all items share says
     nothing about copies. Time grows with N², memory with N·D plus one block.
@@ -103,6 +121,8 @@ def near_duplicate_groups(
         ids: N ids.
         features: (N, D) float from one backbone at its last block, before the head; not modified.
         threshold: in (0, 1]; see NEAR_DUPLICATE_THRESHOLD for how the default was found.
+        confirm: called with pairs of positions that are close, (P, 2) int64; gives (P,) bool, the pairs to join. Pairs that
+            are in one group already are not asked for.
 
     Returns:
         Groups of two or more ids, each sorted, ordered by their first ids; exact copies are among them.
@@ -125,7 +145,23 @@ def near_duplicate_groups(
         )
     if not len(ids):
         return []
-    return join_pairs(ids, _close_pairs(_standardise(features), threshold))
+    linked = UnionFind(len(ids))
+    for pairs in _close_pairs(_standardise(features), threshold):
+        _join(linked, pairs, confirm)
+    return _named_groups(ids, linked)
+
+
+def _join(linked: UnionFind, pairs: np.ndarray, confirm: Callable[[np.ndarray], np.ndarray] | None) -> None:
+    """Join pairs (P, 2) that are confirmed, a part at a time: after the first, few of those of a large group are left."""
+    for start in range(0, len(pairs), MOST_PAIRS):
+        some = pairs[start : start + MOST_PAIRS]
+        if start:
+            roots = linked.roots()
+            some = some[roots[some[:, 0]] != roots[some[:, 1]]]
+        if confirm is not None and len(some):
+            some = some[confirm(some)]
+        for one, other in some.tolist():
+            linked.join(one, other)
 
 
 def _standardise(features: np.ndarray) -> np.ndarray:
@@ -143,8 +179,8 @@ def _standardise(features: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _close_pairs(rows: np.ndarray, threshold: float) -> Iterable[tuple[int, int]]:
-    """Yield the pairs of unit rows with a cosine of at least `threshold`, block by block above the diagonal."""
+def _close_pairs(rows: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
+    """Yield the pairs (P, 2) of unit rows with a cosine of at least `threshold`, block by block above the diagonal."""
     block = max(1, BLOCK_BYTES // (4 * max(1, len(rows))))
     # A cosine of a row with its exact copy may come out a rounding below 1.
     reach = threshold - 1e-6
@@ -152,4 +188,4 @@ def _close_pairs(rows: np.ndarray, threshold: float) -> Iterable[tuple[int, int]
         cosines = rows[start : start + block] @ rows[start:].T
         ones, others = np.nonzero(cosines >= reach)
         later = others > ones
-        yield from zip((ones[later] + start).tolist(), (others[later] + start).tolist(), strict=True)
+        yield np.column_stack([ones[later], others[later]]) + start

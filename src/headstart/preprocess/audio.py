@@ -222,6 +222,9 @@ class AudioPreprocess:
         """Pairs of sounds that are of one recording; see `sound_copies`."""
         return find_copies(items)
 
+    def pixel_comparison(self, items: Sequence[object]) -> None:
+        """`near_copies` compares the items themselves."""
+
     def notice(self, items: Mapping[str, object]) -> list[Finding]:
         """Say which of some sounds are silent, clipped, very short, or longer than is read.
 

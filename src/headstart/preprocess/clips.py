@@ -199,6 +199,9 @@ class ClipPreprocess:
     def near_copies(self, items: Sequence[object]) -> None:
         """The features of clips tell, as those of pictures do."""
 
+    def pixel_comparison(self, items: Sequence[object]) -> None:
+        """The features of clips decide."""
+
     def notice(self, items: Mapping[str, object]) -> list[Finding]:
         """Nothing: what is between the frames goes unseen in every clip."""
         return []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from headstart.errors import ArtifactError
+from headstart.preprocess.picture_copies import PairComparison
 from headstart.preprocess.recipe_json import MEND
 from headstart.records import Finding, Modality
 
@@ -190,12 +191,16 @@ class FusedPreprocess:
 
     @property
     def copies_told_by(self) -> str:
-        """What `near_copies` measures, in words; '' where it leaves that to the features."""
+        """What near copies are found by, in words; '' where that is left to the features."""
         return self.parts[0].copies_told_by
 
     def near_copies(self, items: Sequence[object]) -> list[tuple[int, int]] | None:
         """Pairs of readable items, by position, that all but coincide; None where only their features tell."""
         return self.parts[0].near_copies(items)
+
+    def pixel_comparison(self, items: Sequence[object]) -> PairComparison | None:
+        """What confirms that readable items close by their features are copies; None where only their features tell."""
+        return self.parts[0].pixel_comparison(items)
 
     def notice(self, items: Mapping[str, object]) -> list[Finding]:
         """Say what of some readable items, by id, the networks do not see: once what all say, and else for whom."""

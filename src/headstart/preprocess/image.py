@@ -22,6 +22,7 @@ from headstart.preprocess.decode import DecodedImage, decode_image
 from headstart.preprocess.geometry import resample_middle, resample_padded, size_by_longer_side, size_by_shorter_side
 from headstart.preprocess.image_settings import check_settings
 from headstart.preprocess.items import content_key, load_bytes
+from headstart.preprocess.picture_copies import LEAST_ALIKE, PictureComparison
 from headstart.preprocess.pixels import example_pixels, normalise_pixels
 from headstart.preprocess.recipe_json import MEND, expected_of, field_names
 from headstart.preprocess.thumbnail import thumbnail_data_uri
@@ -83,7 +84,7 @@ class ImagePreprocess:
     fittings: ClassVar[tuple[str, ...]] = ("pad", "squash", "crop")
     fitting_question: ClassVar[str] = "image geometry"
     views: ClassVar[tuple[str, ...]] = ("flip",)
-    copies_told_by: ClassVar[str] = ""
+    copies_told_by: ClassVar[str] = f"cosine of features, and of pixels, ≥ {LEAST_ALIKE:g}"
     free_axes: ClassVar[Mapping[int, str]] = {0: "batch"}
 
     @property
@@ -194,7 +195,11 @@ class ImagePreprocess:
         return f"other pixels here (mean difference {off:.1f} levels)" if off > PIXEL_TOLERANCE else ""
 
     def near_copies(self, items: Sequence[object]) -> None:
-        """The features of pictures tell."""
+        """The features of pictures find candidates."""
+
+    def pixel_comparison(self, items: Sequence[object]) -> PictureComparison:
+        """What confirms that pictures close by their features have the same pixels."""
+        return PictureComparison(items)
 
     def notice(self, items: Mapping[str, object]) -> list[Finding]:
         """A network sees the whole of every picture."""

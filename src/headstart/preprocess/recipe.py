@@ -11,6 +11,7 @@ from headstart.preprocess.clip_items import find_clip_kind
 from headstart.preprocess.clips import ClipPreprocess
 from headstart.preprocess.fusion import FusedPreprocess
 from headstart.preprocess.image import ImagePreprocess
+from headstart.preprocess.picture_copies import PairComparison
 from headstart.preprocess.recipe_json import MEND
 from headstart.preprocess.text import TextPreprocess
 from headstart.records import Finding, Modality
@@ -140,11 +141,15 @@ class Preprocess(Protocol):
 
     @property
     def copies_told_by(self) -> str:
-        """What `near_copies` measures, in words; '' where it leaves that to the features."""
+        """What near copies are found by, in words; '' where that is left to the features."""
         ...
 
     def near_copies(self, items: Sequence[object]) -> list[tuple[int, int]] | None:
         """Pairs of readable items, by position, that all but coincide; None where only their features tell."""
+        ...
+
+    def pixel_comparison(self, items: Sequence[object]) -> PairComparison | None:
+        """What confirms that readable items close by their features are copies; None where only their features tell."""
         ...
 
     def notice(self, items: Mapping[str, object]) -> list[Finding]:

@@ -250,6 +250,9 @@ class TextPreprocess:
         """Pairs of texts that share most of their runs of characters; see `shingles`."""
         return find_near_copies([read_text(item) for item in items])
 
+    def pixel_comparison(self, items: Sequence[object]) -> None:
+        """`near_copies` compares the items themselves."""
+
     def notice(self, items: Mapping[str, object]) -> list[Finding]:
         """Say what share of some texts the network does not know, or does not read.
 
