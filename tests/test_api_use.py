@@ -247,13 +247,13 @@ def test_parquet_of_items_without_labels(pictures, tmp_path):
 def test_parquet_appears_only_whole(pictures, tmp_path):
     (tmp_path / "f.parquet").write_text("an older file")
     with pytest.raises(DataError, match="absent.jpg' does not exist"):
-        embed_to_parquet(tmp_path / "absent.jpg", tmp_path / "f.parquet")
+        embed_to_parquet(tmp_path / "absent.jpg", tmp_path / "f.parquet", overwrite=True)
     with pytest.raises(DataError, match="2 items cannot be read"):
-        embed_to_parquet([b"no picture", b"nor this"], tmp_path / "f.parquet")
+        embed_to_parquet([b"no picture", b"nor this"], tmp_path / "f.parquet", overwrite=True)
     with pytest.raises(SettingError, match="f.csv is not named as a Parquet file"):
         embed_to_parquet(pictures, tmp_path / "f.csv")
     with pytest.raises(SettingError, match="no block 'blocks.99'"):
-        embed_to_parquet(pictures, tmp_path / "f.parquet", block="blocks.99")
+        embed_to_parquet(pictures, tmp_path / "f.parquet", block="blocks.99", overwrite=True)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("f.parquet", "an older file")]
     with pytest.raises(SettingError, match="f.parquet cannot be written: .*No such file or directory"):
         embed_to_parquet(pictures, tmp_path / "absent" / "f.parquet")

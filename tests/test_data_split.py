@@ -259,8 +259,9 @@ def test_splits_csv_round_trip_of_hostile_texts(tmp_path):
 def test_splits_csv_of_files_of_several_labels_and_of_values(tmp_path):
     fill(tmp_path, *(f"d/{c}/{i}.jpg" for c in "ab" for i in range(5)))
     data = read(tmp_path / "d")
-    write_splits_csv(tmp_path / "s.csv", data, split(data, seed=0, exclude=frozenset({"a/0.jpg"})))
-    again = read(tmp_path / "s.csv")
+    write_splits_csv(tmp_path / "d" / "s.csv", data, split(data, seed=0, exclude=frozenset({"a/0.jpg"})))
+    assert str(tmp_path) not in (tmp_path / "d" / "s.csv").read_text()
+    again = read(tmp_path / "d" / "s.csv")
     assert {s.item for s in again.samples} == {s.item for s in data.samples if s.id != "a/0.jpg"}
     multi = read([("x", ["a", "b"]), ("y", ["a|z", "b"]), ("z", ["a"]), ("w", ["b"])])
     write_splits_csv(tmp_path / "m.csv", multi, split(multi, seed=0))

@@ -1,5 +1,6 @@
 """Nothing is sent, and nothing is run, that the user did not ask for: no look-ups, no telemetry, no modules of their folder."""
 
+import csv
 import json
 import os
 import re
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+import headstart
+from headstart.data.rows import path_ids
+from headstart.data.source import read
 from headstart.runtime import python_command
 
 SWITCHES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
@@ -128,6 +132,83 @@ subprocess.run([sys.executable, "-c", show, *sys.argv[2:]], check=True)
 """
     said = run_python(code, "", *SWITCHES)
     assert said.stdout == "['1', '1', 'yes']\n", said.stderr
+
+
+# Where the user keeps their files
+
+
+@pytest.fixture
+def home(tmp_path, draw_folder):
+    """A home folder with pictures, and a table elsewhere that names them by their whole paths, one of them broken."""
+    pictures = draw_folder(tmp_path / "home" / "ann-lee" / "pictures", per_class=13)
+    (pictures / "rings" / "0.png").write_bytes(b"no picture")
+    shutil.copy(pictures / "rings" / "1.jpg", pictures / "rings" / "copy.jpg")
+    rows = [f"{path},{path.parent.name}" for path in sorted(pictures.rglob("*.*"))]
+    rows += [f"{pictures}/rings/gone{number}.jpg,rings" for number in range(5)]
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "items.csv").write_text("\n".join(["path,label", *rows]))
+    return pictures
+
+
+def test_a_saved_model_does_not_say_where_the_items_were(home, tmp_path):
+    model = headstart.fit(
+        tmp_path / "table" / "items.csv", out=tmp_path / "m.hs", strategy="extract", geometry="pad", precision="float32"
+    )
+    for name in ("report.json", "report.html", "README.md", "splits.csv", "headstart.json"):
+        assert "ann-lee" not in (tmp_path / "m.hs" / name).read_text(), name
+    told = " ".join(model.report.warnings)
+    assert "ann-lee" not in told and "rings/0.png" in told and "rings/gone2.jpg" in told and "gone3" not in told
+    with (tmp_path / "m.hs" / "splits.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert all((home / row["item"]).is_file() and row["item"] == row["id"] for row in rows)
+    evaluation = headstart.evaluate(model, tmp_path / "table" / "items.csv")
+    assert "ann-lee" not in " ".join(evaluation.warnings)
+
+
+def test_findings_name_three_items_by_short_names(home, tmp_path):
+    for number in range(6):
+        (home / "blobs" / f"empty{number}.png").write_bytes(b"")
+    with (tmp_path / "table" / "items.csv").open("a") as file:
+        file.writelines(f"\n{home}/blobs/empty{number}.png,blobs" for number in range(6))
+    done = subprocess.run(
+        python_command("headstart", "check", str(tmp_path / "table" / "items.csv")), capture_output=True, text=True, check=False
+    )
+    assert "ann-lee" not in done.stdout
+    assert "empty2" in done.stdout and "empty3" not in done.stdout
+    assert {finding.kind for finding in headstart.check(tmp_path / "table" / "items.csv")} >= {"empty", "missing"}
+
+
+@pytest.mark.parametrize(
+    ("paths", "ids"),
+    [
+        (["/data/t/a/1.jpg", "/data/t/2.jpg"], ["a/1.jpg", "2.jpg"]),
+        (["/home/ann/pics/a/1.jpg", "/home/ann/pics/b/1.jpg"], ["a/1.jpg", "b/1.jpg"]),
+        (["/home/ann/a/1.jpg", "/data/t/a/1.jpg"], ["1.jpg", "a/1.jpg"]),
+        (["/home/ann/a/1.jpg", "/home/bob/a/2.jpg"], ["1.jpg", "2.jpg"]),
+        (["/home/ann/a/1.jpg", "/mnt/big/b/2.jpg", "/mnt/big/c/2.jpg"], ["1.jpg", "b/2.jpg", "c/2.jpg"]),
+        (["/data/t/../u/a/1.jpg", "/data/u/b/1.jpg"], ["../u/a/1.jpg", "1.jpg"]),
+        (["/1.jpg", "/etc/2.jpg"], ["1.jpg", "2.jpg"]),
+        (["img/1.jpg", "2.jpg"], ["1.jpg", "2.jpg"]),
+    ],
+)
+def test_ids_of_files_are_short(paths, ids, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = path_ids(map(Path, paths), Path("/data/t"))
+    told = [found[Path(path)] for path in paths]
+    assert told == ids or (told[-1] == "2.jpg" and told[0] == "img/1.jpg")
+    assert not any(Path(id_).is_absolute() for id_ in told)
+
+
+def test_a_table_named_by_a_relative_path_or_a_link(tmp_path, monkeypatch):
+    (tmp_path / "ann-lee" / "img").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("ann-lee")
+    for name in "ab":
+        (tmp_path / "ann-lee" / "img" / f"{name}.txt").write_text(name)
+    table = tmp_path / "ann-lee" / "t.csv"
+    table.write_text(f"path,label\n{tmp_path}/ann-lee/img/a.txt,a\n{tmp_path}/ann-lee/img/b.txt,b\n")
+    monkeypatch.chdir(tmp_path)
+    for path in ("ann-lee/t.csv", "link/t.csv", table):
+        assert [sample.id for sample in read(path).samples] == ["img/a.txt", "img/b.txt"]
 
 
 # The user's own modules

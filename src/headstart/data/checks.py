@@ -11,7 +11,7 @@ from itertools import islice
 
 from headstart.data.class_checks import find_class_problems
 from headstart.data.duplicates import duplicate_groups, join_pairs
-from headstart.data.rows import count_of, name_some
+from headstart.data.rows import NUM_ITEMS_NAMED, count_of, name_items, name_some
 from headstart.errors import DataError
 from headstart.records import Dataset, Finding, Sample
 
@@ -124,7 +124,7 @@ def _tell_unreadable(dataset: Dataset, unreadable: Mapping[str, str], mends: Map
         by_kind.setdefault(_kind_of(reason), []).append(name)
     findings = []
     for kind, names in by_kind.items():
-        told = name_some([f"{name} ({_without_kind(unreadable[name])})" for name in names])
+        told = name_items([f"{name} ({_without_kind(unreadable[name])})" for name in names])
         findings.append(
             Finding(
                 kind=kind,
@@ -263,7 +263,7 @@ def _tell_conflicts(dataset: Dataset, copies: Sequence[tuple[str, ...]]) -> list
             conflicts.append(samples)
     if not conflicts:
         return []
-    told = [_SAME.join(f"{sample.id} ({_tell_label(sample)})" for sample in samples) for samples in conflicts]
+    told = [_name_conflict(samples) for samples in conflicts]
     return [
         Finding(
             kind="label_conflict",
@@ -273,6 +273,14 @@ def _tell_conflicts(dataset: Dataset, copies: Sequence[tuple[str, ...]]) -> list
             mend="decide on one label for each and remove the other copies, or use --task multi.",
         )
     ]
+
+
+def _name_conflict(samples: Sequence[Sample]) -> str:
+    """Copies of one item, one for each of its labels, and how many more there are."""
+    by_label = list({(frozenset(sample.labels), sample.value): sample for sample in reversed(samples)}.values())[::-1]
+    shown = by_label[:NUM_ITEMS_NAMED]
+    more = len(samples) - len(shown)
+    return _SAME.join(f"{sample.id} ({_tell_label(sample)})" for sample in shown) + (f" (and {more} more)" if more else "")
 
 
 def _tell_label(sample: Sample) -> str:

@@ -18,7 +18,7 @@ from headstart.data.rows import (
     did_you_mean,
     is_missing,
     name_some,
-    path_id,
+    path_ids,
     row_id,
     split_name,
 )
@@ -192,17 +192,23 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
             mend="fill the column, or name another one with --item-column.",
         )
     modality, are_paths = _find_kind(items, columns.item, options.modality, where)
+    paths = {
+        index: _resolve(item, folder)
+        for index, item in enumerate(items)
+        if are_paths and item is not None and isinstance(item, (str, PurePath))
+    }
+    names = path_ids(paths.values(), folder)
     rows, missing = [], []
     for index, item in enumerate(items):
         if item is None:
             continue
-        path = _resolve(item, folder) if are_paths and isinstance(item, (str, PurePath)) else None
+        path = paths.get(index)
         if path is not None and not path.is_file():
-            missing.append(clean_text(str(item)))
+            missing.append(index)
             continue
         rows.append(
             Row(
-                id=row_id(index) if path is None else path_id(path, folder),
+                id=row_id(index) if path is None else names[path],
                 item=item if path is None else path,
                 label=table.columns[columns.label][index],
                 group=_group(table, columns.group, index),
@@ -213,8 +219,9 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
             )
         )
     if not rows:
+        typed = [clean_text(str(items[index])) for index in missing]
         raise DataError(
-            f"none of the {count_of(len(missing), 'item')} that {where} names exists: {name_some(missing)}.",
+            f"none of the {count_of(len(missing), 'item')} that {where} names exists: {name_some(typed)}.",
             expected=f"paths to files, absolute or relative to {str(folder)!r}.",
             mend="correct the paths or move the files there; if the column holds texts, pass --modality text.",
         )
@@ -223,7 +230,7 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
         modality=modality,
         source=where,
         splits_text=True,
-        findings=(*tell_blank(blank), *tell_missing(missing)),
+        findings=(*tell_blank(blank), *tell_missing([names[paths[index]] for index in missing])),
     )
 
 

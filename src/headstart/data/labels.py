@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.data.rows import Rows, clean_text, count_of, is_missing, name_some
+from headstart.data.rows import Rows, clean_text, count_of, is_missing, name_items, name_some
 from headstart.errors import DataError
 from headstart.records import Finding, Sample, Task
 
@@ -183,7 +183,7 @@ def tell_few_several(labelled: Sequence[Sample]) -> list[Finding]:
             kind="few_with_several",
             severity="warning",
             items=tuple(several),
-            message=f"{count_of(len(several), 'item')} of {len(labelled):,} with several labels: {name_some(several)}. "
+            message=f"{count_of(len(several), 'item')} of {len(labelled):,} with several labels: {name_items(several)}. "
             "So every item may have several, or none.",
             mend="if that is a slip, give these one label each; else --task multi says that it is meant.",
         )
@@ -204,7 +204,7 @@ def tell_unlabelled(unlabelled: Sequence[str], without: Sequence[str]) -> list[F
                 kind="unlabelled",
                 severity="warning",
                 items=tuple(unlabelled),
-                message=f"{count_of(len(unlabelled), 'item')} without a label: {name_some(unlabelled)}. Left out.",
+                message=f"{count_of(len(unlabelled), 'item')} without a label: {name_items(unlabelled)}. Left out.",
                 mend="give each a label, or remove it from the data.",
             )
         )
@@ -214,7 +214,7 @@ def tell_unlabelled(unlabelled: Sequence[str], without: Sequence[str]) -> list[F
                 kind="no_labels",
                 severity="info",
                 items=tuple(without),
-                message=f"{count_of(len(without), 'item')} without any label, taken as 'none of them': {name_some(without)}.",
+                message=f"{count_of(len(without), 'item')} without any label, taken as 'none of them': {name_items(without)}.",
                 mend="nothing, unless they are merely unlabelled: then remove them.",
             )
         )

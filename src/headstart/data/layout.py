@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 from headstart.data.folders import files_below, visible_entries
 from headstart.data.modality import choose_modality, modality_of_name
-from headstart.data.rows import SPLIT_NAMES, Row, Rows, clean_text, count_of, name_some, path_id
+from headstart.data.rows import SPLIT_NAMES, Row, Rows, clean_text, count_of, name_items, name_some, path_id
 from headstart.errors import DataError
 from headstart.records import Finding, SplitName
 
@@ -93,7 +93,7 @@ def tell_missing(ids: list[str]) -> list[Finding]:
             kind="missing",
             severity="warning",
             items=tuple(ids),
-            message=f"{count_of(len(ids), 'item')} named in the data but not there: {name_some(ids)}. Left out.",
+            message=f"{count_of(len(ids), 'item')} named in the data but not there: {name_items(ids)}. Left out.",
             mend="put the files where the data names them, or remove them from the table or list.",
         )
     ]
@@ -108,7 +108,7 @@ def tell_blank(places: list[str]) -> list[Finding]:
             kind="missing",
             severity="warning",
             items=tuple(places),
-            message=f"{count_of(len(places), 'row')} without an item: {name_some(places)}. Left out.",
+            message=f"{count_of(len(places), 'row')} without an item: {name_items(places)}. Left out.",
             mend="fill the cells, or remove the rows.",
         )
     ]
@@ -194,7 +194,7 @@ def _list_food(root: Path) -> _Listing:
                 kind="leak",
                 severity="warning",
                 items=tuple(path_id(by_stem.get(name, images / f"{name}.jpg"), root) for name in both),
-                message=f"{count_of(len(both), 'item')} in train.txt and in test.txt: {name_some(both)}. Used in test only.",
+                message=f"{count_of(len(both), 'item')} in train.txt and in test.txt: {name_items(both)}. Used in test only.",
                 mend="remove each from one of the two lists.",
             )
         )

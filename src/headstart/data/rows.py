@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,6 +29,13 @@ SPLIT_NAMES: dict[str, SplitName] = {
 
 NUM_NAMED = 10
 """How many offenders a message names before it only counts them."""
+
+NUM_ITEMS_NAMED = 3
+"""How many items a finding names."""
+
+
+# As '/', 'home' and a user's name; what is common to files below is more than that.
+_LEAST_IN_COMMON = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +111,11 @@ def name_some(names: Sequence[str], limit: int = NUM_NAMED) -> str:
     return shown if len(names) <= limit else f"{shown}, … ({len(names)} in all)"
 
 
+def name_items(names: Sequence[str]) -> str:
+    """Name the first few items of a finding, and count the rest; `Finding.items` has them all."""
+    return name_some(names, NUM_ITEMS_NAMED)
+
+
 def count_of(number: int, noun: str) -> str:
     """Put a number before its noun: '1 item', '3 items', '2 classes'."""
     if number == 1:
@@ -119,6 +132,44 @@ def path_id(path: Path, root: Path) -> str:
     """The id of a file: its POSIX path below `root`, or its whole path where it lies elsewhere."""
     relative = path.relative_to(root) if path.is_relative_to(root) else path
     return clean_text(relative.as_posix())
+
+
+def path_ids(paths: Iterable[Path], root: Path) -> dict[Path, str]:
+    """The ids of files: relative to `root`, or to the folder that those outside of it have in common.
+
+    Ids are written into saved models, which are passed on: a whole path would say where somebody keeps their files.
+
+    Args:
+        paths: of the files.
+        root: the folder of the data.
+    """
+    roots = list(dict.fromkeys([root, Path(os.path.abspath(root)), root.resolve()]))  # noqa: PTH100 - as it is written
+    found: dict[Path, str] = {}
+    outside: dict[Path, Path] = {}
+    for path in dict.fromkeys(paths):
+        base = next((each for each in roots if path.is_relative_to(each)), None)
+        if base is None:
+            outside[path] = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are
+        else:
+            found[path] = path_id(path, base)
+    for group in _with_a_root_in_common(outside):
+        common = Path(os.path.commonpath([outside[path].parent for path in group]))
+        found |= {path: clean_text(outside[path].relative_to(common).as_posix()) for path in group}
+    return found
+
+
+def _with_a_root_in_common(paths: Mapping[Path, Path]) -> list[list[Path]]:
+    """All of some absolute paths; or groups of them where all have next to nothing in common, as on several disks."""
+    if not paths:
+        return []
+    groups: dict[tuple[str, ...], list[Path]] = {}
+    for path, whole in paths.items():
+        groups.setdefault(whole.parent.parts[:_LEAST_IN_COMMON], []).append(path)
+    if len(groups) > 1 and len({key[:1] for key in groups}) == 1:
+        common = os.path.commonpath([whole.parent for whole in paths.values()])
+        if len(Path(common).parts) >= _LEAST_IN_COMMON:
+            return [list(paths)]
+    return list(groups.values())
 
 
 def row_id(index: int) -> str:

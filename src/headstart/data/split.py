@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -77,8 +78,9 @@ def split(
 def write_splits_csv(path: Path, dataset: Dataset, splits: Splits) -> None:
     """Write which sample went where: UTF-8 CSV with the header id,item,label,group,split, in the order of the dataset.
 
-    Several labels are joined by '|', or written as a JSON list where one of them holds a '|' itself; items that are neither
-    paths nor texts are left blank, as their ids name them.
+    Several labels are joined by '|', or written as a JSON list where one of them holds a '|' itself. Paths are relative to the
+    folder of the data, so that a copy of the file there can be read as a table. Items that are neither paths nor texts are left
+    blank, as their ids name them.
 
     Args:
         path: of the file, which is replaced.
@@ -167,7 +169,18 @@ def _choose_stratified(
 
 
 def _item_text(sample: Sample) -> str:
-    return clean_text(str(sample.item)) if isinstance(sample.item, (str, Path)) else ""
+    if isinstance(sample.item, Path):
+        return clean_text(_below_the_data(sample.item, sample.id))
+    return clean_text(sample.item) if isinstance(sample.item, str) else ""
+
+
+def _below_the_data(path: Path, id_: str) -> str:
+    """What of a path its id has, too: the id may begin with a split's name and end with a number."""
+    parts, named = path.parts, re.sub(r"#\d+$", "", id_).split("/") if not id_.endswith(path.name) else id_.split("/")
+    alike = 0
+    while alike < min(len(parts), len(named)) and clean_text(parts[-1 - alike]) == named[-1 - alike]:
+        alike += 1
+    return "/".join(parts[len(parts) - max(alike, 1) :])
 
 
 def _label_text(sample: Sample) -> str:

@@ -115,7 +115,9 @@ def load_bytes(item: object, *, name: str = "") -> object:
         raise UnreadableItemError(name, "is a folder", mend="name the files in it.") from problem
     except PermissionError as problem:
         raise UnreadableItemError(name, "may not be read (permission denied)", mend=f"chmod +r {name}") from problem
-    except (OSError, ValueError) as problem:
+    except OSError as problem:  # its own words have the whole path
+        raise UnreadableItemError(name, f"cannot be read ({problem.strerror or problem})") from problem
+    except ValueError as problem:
         raise UnreadableItemError(name, f"cannot be read ({problem})") from problem
 
 
@@ -159,7 +161,7 @@ def file_key(path: Path, *, name: str = "") -> bytes:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
     except OSError as problem:
-        raise UnreadableItemError(name or str(path), f"cannot be read ({problem})") from problem
+        raise UnreadableItemError(name or str(path), f"cannot be read ({problem.strerror or problem})") from problem
 
 
 def content_key(item: object, *, name: str = "") -> bytes:
