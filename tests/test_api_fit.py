@@ -334,9 +334,9 @@ def test_a_split_that_leaks_is_reported_with_both_scores(leaking):
     assert "of the 40 test items 20 are copies of training items" in page and f"{clean['accuracy']:.3f} [" in page
 
 
-def test_the_score_without_leaks_is_that_of_the_other_items(leaking):
+def test_the_score_without_leaks_is_that_of_the_other_items(leaking, pictures):
     rows = [row for row in splits_of(leaking.folder) if row["split"] == "test" and Path(row["item"]).parent.name in CLASSES]
-    predictions = leaking.predict([row["item"] for row in rows])
+    predictions = leaking.predict([pictures / row["item"] for row in rows])
     right = [prediction.label == row["label"] for prediction, row in zip(predictions, rows, strict=True)]
     assert len(rows) == 20
     assert np.mean(right) == leaking.report.content["evaluation"]["without_leaks"]["accuracy"]
@@ -349,7 +349,7 @@ def test_shuffled_labels_are_no_better_than_chance_and_the_model_knows(pictures)
     summary = summary_of(model)
     (warning,) = summary["warnings"]
     assert warning.startswith("no better than always answering") and "check preprocessing and labels" in warning
-    predictions = model.predict([row["item"] for row in splits_of(model.folder) if row["split"] == "test"])
+    predictions = model.predict([pictures / row["item"] for row in splits_of(model.folder) if row["split"] == "test"])
     assert max(prediction.probability for prediction in predictions) < 0.45  # of four classes alike
     assert summary["test"]["log_loss"] == pytest.approx(np.log(4), abs=0.1)
 
@@ -560,7 +560,7 @@ def test_mirror_images_that_pay_are_in_the_network(pictures, monkeypatch, tmp_pa
     one, other = (model.run(model.preprocess.collate([each]), [each]) for each in both)
     np.testing.assert_allclose(one, other, atol=1e-5)
     rows = [row for row in splits_of(model.folder) if row["split"] == "test"]
-    predictions = model.predict([row["item"] for row in rows])
+    predictions = model.predict([pictures / row["item"] for row in rows])
     right = np.mean([prediction.label == row["label"] for prediction, row in zip(predictions, rows, strict=True)])
     assert right == summary_of(model)["test"]["accuracy"]
 
