@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from headstart.api.content import _warn_of_untested, compare_with_cross_validation
+from headstart.api.content import _warn_of_untested, compare_with_cross_validation, warn_of_unknown
 from headstart.data.folds import cross_validation_folds
 from headstart.data.split import split
 from headstart.evidence import metrics
@@ -152,3 +152,14 @@ def test_classes_without_a_test_item_are_named_and_the_best_constant_is_that_of_
     truth = np.array([0, 0, 0, 1])  # of the classes a, b, star; most of what trained is star
     evaluation = evaluate_single(softmax(np.eye(3)[truth] * 3), truth, ["a", "b", "star"], seed=0)
     assert evaluation.majority == {"label": "a", "accuracy": 0.75}
+
+
+def test_classes_that_cross_validation_cannot_test_are_named():
+    samples = [Sample(id=f"star{i}", item="x", labels=("star",), group="one" if i < 18 else None) for i in range(20)]
+    samples += [Sample(id=f"moon{i}", item="x", labels=("moon",)) for i in range(20)]
+    data = Dataset(samples=tuple(samples), labels=("moon", "star"), task="single", modality="image", source="test")
+    splits = Splits(train=tuple(data.by_id), groups={f"star{i}": "one" for i in range(18)})
+    (told,) = warn_of_unknown(data, splits, [f"star{i}" for i in range(18)])
+    assert "'star' (18 of 20)" in told and "moon" not in told
+    assert warn_of_unknown(data, splits, []) == []
+    assert warn_of_unknown(data, splits, ["moon0"]) == []

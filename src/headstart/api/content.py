@@ -112,7 +112,10 @@ def with_seconds(content: dict[str, Any], seconds: dict[str, float]) -> dict[str
 
 def _warnings(story: Story) -> list[str]:
     """What a user must hear beside the findings about the data, the gravest first."""
-    told = [*_told_of_leaks(story), *_warn_of_untested(story.dataset, story.splits), *_warn_of_disagreement(story)]
+    told = [*_told_of_leaks(story), *_warn_of_untested(story.dataset, story.splits)]
+    floor = story.bottom.floor
+    unknown = [story.splits.train[row] for row in floor.choice.rows[~floor.choice.known]]
+    told += [*warn_of_unknown(story.dataset, story.splits, unknown), *_warn_of_disagreement(story)]
     told += [*story.evidence.evaluation.warnings, *story.bottom.table.notes]
     told += story.adaptation.notes
     if story.bottom.prefix.spec.why_torch:
@@ -132,6 +135,28 @@ def _warn_of_untested(dataset: Dataset, splits: Splits) -> list[str]:
     return [
         f"{count_of(len(missing), 'class')} without any test item: {name_some(missing)}. The score says nothing about {it}; "
         "add items that are in no group with the others, or name the groups more finely."
+    ]
+
+
+def warn_of_unknown(dataset: Dataset, splits: Splits, unknown: Sequence[str]) -> list[str]:
+    """Name the classes of which nearly all items are in one group, so that cross-validation cannot test them.
+
+    Args:
+        dataset: the samples.
+        splits: with the groups.
+        unknown: ids of training items that counted neither for the choice of the head nor for its calibration.
+
+    Returns:
+        A warning, or nothing.
+    """
+    counts = Counter(label for id_ in unknown if id_ in splits.groups for label in dataset.by_id[id_].labels)
+    totals = Counter(label for id_ in splits.train for label in dataset.by_id[id_].labels)
+    named = [f"{label!r} ({count:,} of {totals[label]:,})" for label, count in counts.items() if count > totals[label] / 2 > 1]
+    if not named:
+        return []
+    return [
+        f"{count_of(len(named), 'class')} with most training items in one group: {name_some(named)}. Cross-validation cannot test "
+        "these items, so they train, but neither choose the head nor calibrate its probabilities."
     ]
 
 
