@@ -1,4 +1,4 @@
-# Everything the project needs, from a fresh machine: `make demo` and `make test` each make .venv first if it is not there.
+# Everything the project needs, from a fresh machine: `make demo` makes .venv-light, `make test` .venv, if it is not there.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -14,8 +14,14 @@ setup: .venv/.ready
 	$(BIN)/pip install --quiet --no-deps resemblyzer==0.1.4 openwakeword==0.5.1
 	touch .venv/.ready
 
-demo: setup
-	$(BIN)/python scripts/demo.py
+# What `pip install .` brings is enough for the demonstration, in an environment of its own.
+demo: .venv-light/.ready
+	.venv-light/bin/python scripts/demo.py
+
+.venv-light/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-light
+	.venv-light/bin/pip install --quiet --disable-pip-version-check -e .
+	touch .venv-light/.ready
 
 test: setup
 	$(BIN)/python -m pytest
@@ -27,4 +33,4 @@ bench: setup
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf .venv demo build dist
+	rm -rf .venv .venv-light demo build dist

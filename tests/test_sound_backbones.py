@@ -11,7 +11,8 @@ import transformers
 
 from headstart.backbones import bundled, locate, open_backbone
 from headstart.backbones.catalog import find_source, of_modality
-from headstart.backbones.mel import Spectrogram, cosine_matrix, fourier_kernels, hann, mel_filters
+from headstart.backbones.mel import Spectrogram
+from headstart.backbones.mel_tables import cosine_matrix, fourier_kernels, hann, mel_filters
 from headstart.backbones.mfcc import MelFront as CoefficientFront
 from headstart.backbones.sound_network import PLACES, pool_directions, pool_windows
 from headstart.backbones.sounds import PooledSoundPrefix, PooledSounds, SoundTail

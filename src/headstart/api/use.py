@@ -133,7 +133,7 @@ def embed_to_parquet(  # noqa: PLR0913 - one parameter for each option
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingPackageError("pyarrow", extra="train", purpose="writing Parquet files") from error
+        raise MissingPackageError("pyarrow", purpose="writing Parquet files") from error
     if Path(out).suffix.casefold() not in {".parquet", ".pq"}:
         raise SettingError(
             f"{out} is not named as a Parquet file.",

@@ -121,7 +121,7 @@ def _network(story: Story) -> bytes:
     try:
         from headstart.artifact.graph import Answer, assemble
     except ImportError as error:
-        raise MissingPackageError("onnx", extra="train", purpose="saving a model") from error
+        raise MissingPackageError("onnx", purpose="saving a model") from error
     kept = story.adaptation
     paths, floor, spec = require_compiled(kept.prefix), kept.answering, kept.prefix.spec
     answer = Answer(

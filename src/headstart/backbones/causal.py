@@ -18,9 +18,10 @@ from torch import nn
 
 from headstart import runtime
 from headstart.backbones.catalog import BackboneSource
-from headstart.backbones.changes import apply_changes, check_base, tensors_sha256, tuned_sha256
+from headstart.backbones.changes import apply_changes, tensors_sha256
 from headstart.backbones.encoder import EMBEDDINGS, Encoder, EncoderTail
 from headstart.backbones.info import BackboneInfo, BlockInfo
+from headstart.backbones.source import check_base, tuned_sha256
 from headstart.errors import BackboneError
 
 OUTPUT = "output"

@@ -13,6 +13,7 @@ from torch import nn
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.catalog import BackboneSource
 from headstart.backbones.cutting import Frozen
+from headstart.backbones.source import check_base, tuned_sha256
 from headstart.errors import BackboneError
 
 
@@ -43,32 +44,6 @@ def apply_changes(network: nn.Module, path: Path) -> None:
             mend="use the backbone that was tuned, and the timm version that headstart.json lists under packages.",
         )
     network.load_state_dict(changes, strict=False)
-
-
-def check_base(source: BackboneSource, checksum: str) -> None:
-    """Make sure that what tuning changed is put into the weights it was changed in.
-
-    Args:
-        source: of the backbone.
-        checksum: of its weights before any change.
-
-    Raises:
-        BackboneError: if they are others.
-    """
-    if source.base_sha256 and source.base_sha256 != checksum:
-        raise BackboneError(
-            f"backbone {source.name!r}: the weights of {source.base} are not those it was tuned from "
-            f"(sha256 {checksum[:12]}…, was {source.base_sha256[:12]}…).",
-            expected=f"{source.base} as it was when the model was fitted.",
-            mend="use the file, and the versions of torch and timm that headstart.json lists under packages.",
-        )
-
-
-def tuned_sha256(checksum: str, source: BackboneSource) -> str:
-    """The checksum of weights in which tuning changed some: that of the weights before, where it changed none."""
-    if not source.changes_path:
-        return checksum
-    return hashlib.sha256(f"{checksum} {source.changes_sha256}".encode()).hexdigest()
 
 
 def as_tuned(backbone: Backbone, source: BackboneSource) -> Backbone:

@@ -19,11 +19,12 @@ from torch import nn
 
 from headstart import runtime
 from headstart.backbones.catalog import BackboneSource
-from headstart.backbones.changes import apply_changes, check_base, tensors_sha256, tuned_sha256
+from headstart.backbones.changes import apply_changes, tensors_sha256
 from headstart.backbones.info import BackboneInfo
 from headstart.backbones.sound_fronts import FilterbankFront, SampleFront, WhisperFront
 from headstart.backbones.sound_network import SoundNetwork
 from headstart.backbones.sounds import SoundBackbone, block_infos
+from headstart.backbones.source import check_base, tuned_sha256
 from headstart.errors import BackboneError
 from headstart.preprocess.audio import AudioPreprocess
 

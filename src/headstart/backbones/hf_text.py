@@ -13,10 +13,11 @@ from torch import nn
 from headstart import runtime
 from headstart.backbones.bundled import BUNDLED
 from headstart.backbones.catalog import BackboneSource
-from headstart.backbones.changes import apply_changes, check_base, tensors_sha256, tuned_sha256
+from headstart.backbones.changes import apply_changes, tensors_sha256
 from headstart.backbones.encoder import EMBEDDINGS, POOL, WHOLE, Encoder
 from headstart.backbones.info import BackboneInfo, BlockInfo
 from headstart.backbones.sentence import SentenceSettings, read_sentence_settings
+from headstart.backbones.source import check_base, tuned_sha256
 from headstart.backbones.texts import TextBackbone
 from headstart.errors import BackboneError
 from headstart.preprocess.text import TextPreprocess

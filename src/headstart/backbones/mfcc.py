@@ -14,7 +14,8 @@ from torch import nn
 
 from headstart.backbones.catalog import BackboneSource
 from headstart.backbones.info import BackboneInfo
-from headstart.backbones.mel import Spectrogram, cosine_matrix, fourier_kernels, hann, mel_filters
+from headstart.backbones.mel import Spectrogram
+from headstart.backbones.mel_tables import cosine_matrix, fourier_kernels, hann, mel_filters
 from headstart.backbones.sound_network import SoundNetwork
 from headstart.backbones.sounds import SoundBackbone, block_infos
 from headstart.preprocess.audio import AudioPreprocess

@@ -9,7 +9,8 @@ import torch
 import transformers
 from torch import nn
 
-from headstart.backbones.mel import Spectrogram, fourier_kernels
+from headstart.backbones.mel import Spectrogram
+from headstart.backbones.mel_tables import fourier_kernels
 
 
 class SampleFront(nn.Module):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from headstart.backbones.bundled import BUNDLED
 from headstart.backbones.files import sha256_of
+from headstart.errors import BackboneError
 from headstart.records import Modality
 
 Kind = Literal["bundled", "timm", "hf", "file", "vectors", "random", "plugin", "fusion"]
@@ -69,3 +71,29 @@ class BackboneSource:
             path: a .safetensors file of tensors by the network's own names.
         """
         return replace(self, changes_path=path, changes_sha256=sha256_of(path))
+
+
+def check_base(source: BackboneSource, checksum: str) -> None:
+    """Make sure that what tuning changed is put into the weights it was changed in.
+
+    Args:
+        source: of the backbone.
+        checksum: of its weights before any change.
+
+    Raises:
+        BackboneError: if they are others.
+    """
+    if source.base_sha256 and source.base_sha256 != checksum:
+        raise BackboneError(
+            f"backbone {source.name!r}: the weights of {source.base} are not those it was tuned from "
+            f"(sha256 {checksum[:12]}…, was {source.base_sha256[:12]}…).",
+            expected=f"{source.base} as it was when the model was fitted.",
+            mend="use the file, and the versions of torch and timm that headstart.json lists under packages.",
+        )
+
+
+def tuned_sha256(checksum: str, source: BackboneSource) -> str:
+    """The checksum of weights in which tuning changed some: that of the weights before, where it changed none."""
+    if not source.changes_path:
+        return checksum
+    return hashlib.sha256(f"{checksum} {source.changes_sha256}".encode()).hexdigest()

@@ -15,11 +15,13 @@ from torch import nn
 
 from headstart.backbones.bundled import BUNDLED
 from headstart.backbones.catalog import BackboneSource
-from headstart.backbones.changes import apply_changes, check_base, tuned_sha256
+from headstart.backbones.changes import apply_changes
 from headstart.backbones.info import BackboneInfo
-from headstart.backbones.mel import Spectrogram, fourier_kernels, hann, mel_filters
+from headstart.backbones.mel import Spectrogram
+from headstart.backbones.mel_tables import fourier_kernels, hann, mel_filters
 from headstart.backbones.sound_network import SoundNetwork
 from headstart.backbones.sounds import SoundBackbone, block_infos
+from headstart.backbones.source import check_base, tuned_sha256
 from headstart.errors import BackboneError
 from headstart.preprocess.audio import AudioPreprocess
 

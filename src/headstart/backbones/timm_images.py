@@ -19,10 +19,11 @@ from headstart import runtime
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.bundled import BUNDLED
 from headstart.backbones.catalog import BackboneSource
-from headstart.backbones.changes import apply_changes, check_base, tensors_sha256, tuned_sha256
+from headstart.backbones.changes import apply_changes, tensors_sha256
 from headstart.backbones.cutting import Frozen
 from headstart.backbones.flow import channel_axes
 from headstart.backbones.info import BackboneInfo, BlockInfo
+from headstart.backbones.source import check_base, tuned_sha256
 from headstart.backbones.tracing import Trace, trace
 from headstart.errors import BackboneError
 from headstart.preprocess.image import ImagePreprocess

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from headstart.backbones.encoder import masked_mean
-from headstart.backbones.word_weights import common_component, sif_weights, zipf_frequencies
+from headstart.backbones.word_weights import common_component, root_mean_square, sif_weights, zipf_frequencies
 
 
 class WordTable(nn.Module):
@@ -36,7 +36,7 @@ class WordTable(nn.Module):
         frequencies = np.zeros(len(vectors))
         frequencies[known] = zipf_frequencies(ranks[known])
         weights[known] = sif_weights(frequencies[known])
-        scale = root_mean_square(vectors) or 1.0
+        scale = root_mean_square(vectors)
         self.table = nn.Parameter(torch.from_numpy((vectors / np.float32(scale)).astype(np.float16)))
         self.register_buffer("weights", torch.from_numpy(weights.astype(np.float32)))
         component = common_component(vectors, frequencies, weights)
@@ -108,8 +108,3 @@ class WordEncoder(nn.Module):
         component = self.network.component
         shared = (weighted * component).sum(1, keepdim=True) * component
         return torch.cat([masked_mean(vectors, known), weighted - shared], dim=1), tokens >= 0
-
-
-def root_mean_square(vectors: np.ndarray) -> float:
-    """Of all numbers of a table (V, D)."""
-    return float(np.sqrt(np.square(vectors, dtype=np.float64).mean()))

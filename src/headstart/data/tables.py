@@ -167,7 +167,7 @@ def _read_parquet(path: Path, choose: Choose) -> Table:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise MissingPackageError("pyarrow", extra="train", purpose="reading Parquet files") from error
+        raise MissingPackageError("pyarrow", purpose="reading Parquet files") from error
     try:
         schema = pq.read_schema(path)
         wanted = list(choose(schema.names))

@@ -8,10 +8,10 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from headstart import errors, runtime
 from headstart.backbones.catalog import BackboneSource, open_source
 from headstart.backbones.word_files import clear_vectors
 from headstart.errors import BackboneError, HeadstartError, MissingPackageError, SettingError
+from headstart.features.bundled_graphs import BundledGraph, bundled_graph, fill_graph
+from headstart.features.compiled_folder import cannot_write, keep_compiled, work_folder
 from headstart.features.device import accelerator
 from headstart.features.fusion import FusedPrefix
 from headstart.features.prefix import OnnxPrefix, Prefix, PrefixSpec, TorchPrefix
@@ -68,9 +70,30 @@ def compile_prefix(source: BackboneSource, *, image_size: int | None = None, cut
     folder = _folder(source, image_size, cut)
     if _whole_spec(folder):
         return Compilation(source=source, image_size=image_size, wait=lambda: _open(source, image_size, folder), cached=True)
-    _require_packages(source)
     shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged one
+    if graph := bundled_graph(source, cut):
+        wait = partial(_fill, graph, source, image_size, folder)
+        return Compilation(source=source, image_size=image_size, wait=wait, cached=False)
+    _require_packages(source)
     return _start(source, image_size, cut, folder)
+
+
+def _fill(graph: BundledGraph, source: BackboneSource, image_size: int | None, folder: Path) -> Prefix:
+    """Compile a bundled network in this process, without torch."""
+    started = time.perf_counter()
+    work = work_folder(folder)
+    try:
+        spec = fill_graph(graph, source, work / "prefix.onnx", image_size=image_size)
+        place = keep_compiled(spec, work, folder, seconds=time.perf_counter() - started, versions={"onnx": _version("onnx")})
+    except OSError as error:
+        shutil.rmtree(work, ignore_errors=True)
+        raise cannot_write(folder.parent, error) from error
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    if place == work:
+        atexit.register(shutil.rmtree, work, ignore_errors=True)  # it could not be kept
+    return _open(source, image_size, place)
 
 
 def _compile_parts(source: BackboneSource, image_size: int | None) -> Compilation:
@@ -99,8 +122,9 @@ def _whole_spec(folder: Path) -> PrefixSpec | None:
 
 
 def _key(source: BackboneSource, image_size: int | None, cut: str) -> str:
-    library = source.library
-    told = {**source.identity, "image_size": image_size, "format": COMPILE_FORMAT, library: _version(library)}
+    told = {**source.identity, "image_size": image_size, "format": COMPILE_FORMAT}
+    graph = bundled_graph(source, cut)
+    told |= {"graph": graph.sha256} if graph else {source.library: _version(source.library)}
     if cut:
         told["cut"] = cut
     if source.kind == "plugin":
@@ -118,11 +142,11 @@ def _version(package: str) -> str:
 def _require_packages(source: BackboneSource) -> None:
     for package in ("torch", source.library, "onnx"):
         if not _version(package):
-            raise MissingPackageError(package, extra="train", purpose="compiling a backbone for the first time")
+            raise MissingPackageError(package, purpose="compiling a backbone for the first time")
 
 
 def _start(source: BackboneSource, image_size: int | None, cut: str, folder: Path) -> Compilation:
-    work = _work_folder(folder)
+    work = work_folder(folder)
     changes = str(source.changes_path or "")
     places = {"folder": str(work), "target": str(folder)}
     named = {"name": source.name, "modality": source.modality, "changes": changes}
@@ -155,15 +179,6 @@ def _start(source: BackboneSource, image_size: int | None, cut: str, folder: Pat
         return _open(source, image_size, work)
 
     return Compilation(source=source, image_size=image_size, wait=wait, cached=False)
-
-
-def _work_folder(folder: Path) -> Path:
-    """Beside its final place, so that moving it there is one step; elsewhere if the cache cannot be written."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="headstart-"))
 
 
 def _failure(source: BackboneSource, work: Path, stderr: str) -> HeadstartError:

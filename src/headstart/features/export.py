@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import sys
 import time
 import warnings
@@ -29,6 +28,7 @@ from headstart.backbones.pooling import PooledBlocks
 from headstart.backbones.sounds import PooledSounds
 from headstart.backbones.texts import PooledTexts
 from headstart.errors import HeadstartError
+from headstart.features.compiled_folder import cannot_write, keep_compiled
 from headstart.features.onnx_graph import fold_padding
 from headstart.features.prefix import STATE, BlockSlice, PrefixSpec
 from headstart.inference import open_session
@@ -54,7 +54,7 @@ def export(backbone: AnyBackbone, model_path: Path, *, cut: str = "") -> PrefixS
         BackboneError: if there is no such block, or the network cannot be cut.
     """
     pooled = pooled_network(backbone, cut)
-    layout = _layout(backbone, pooled)
+    layout = layout_of(backbone, pooled)
     error, why = _export_checked(Frozen(pooled), layout, backbone.preprocess, model_path)
     if why:
         model_path.unlink(missing_ok=True)
@@ -69,7 +69,13 @@ def export(backbone: AnyBackbone, model_path: Path, *, cut: str = "") -> PrefixS
     )
 
 
-def _layout(backbone: AnyBackbone, pooled: Pooled) -> tuple[BlockSlice, ...]:
+def layout_of(backbone: AnyBackbone, pooled: Pooled) -> tuple[BlockSlice, ...]:
+    """Where each block's pooled output lies among the features.
+
+    Args:
+        backbone: open.
+        pooled: the part of it that is compiled.
+    """
     pooling = pooled.pooling
     kinds = pooling.kinds or (1,) * len(pooling.slices)
     places = [
@@ -92,7 +98,7 @@ def _export_checked(
             exporter(network, preprocess, model_path)
             if preprocess.modality == "image":
                 onnx.save(fold_padding(onnx.load(model_path), np.zeros_like(preprocess.example(1))), model_path)
-            error = _relative_error(network, layout, preprocess, model_path)
+            error = relative_error(network, layout, preprocess, model_path)
         except (OSError, MemoryError):
             raise  # a full disk says nothing of the network, and must not be remembered of it
         except Exception as problem:  # noqa: BLE001 - exporters fail in any way; torch is then used, and the user told
@@ -123,7 +129,18 @@ def _write_onnx(network: nn.Module, preprocess: Preprocess, path: Path, **how: A
         torch.onnx.export(network, (torch.from_numpy(preprocess.example(2)),), str(path), **how)
 
 
-def _relative_error(network: nn.Module, layout: tuple[BlockSlice, ...], preprocess: Preprocess, path: Path) -> float:
+def relative_error(network: nn.Module, layout: tuple[BlockSlice, ...], preprocess: Preprocess, path: Path) -> float:
+    """Compare a compiled network with torch on batches of several sizes.
+
+    Args:
+        network: as torch runs it.
+        layout: of its features.
+        preprocess: gives the batches.
+        path: of the ONNX file.
+
+    Returns:
+        The largest difference, relative to the largest feature of its block.
+    """
     session = open_session(path, num_threads=torch.get_num_threads())
     errors = []
     for batch in _batches(preprocess):
@@ -169,38 +186,14 @@ def main(arguments: list[str]) -> int:
             source = source.with_changes(Path(asked["changes"]))
         backbone = open_source(source, image_size=asked["image_size"])
         spec = export(backbone, folder / "prefix.onnx", cut=asked["cut"])
-    except HeadstartError as error:
+    except (HeadstartError, OSError) as problem:
+        error = cannot_write(folder.parent, problem) if isinstance(problem, OSError) else problem
         told = {"kind": type(error).__name__, "what": error.what, "expected": error.expected, "mend": error.mend}
         (folder / "error.json").write_text(json.dumps(told), encoding="utf-8")
         return 2
-    except OSError as error:
-        told = {
-            "kind": "CacheError",
-            "what": f"the compiled network cannot be written to {folder.parent}: {error.strerror or error}.",
-            "expected": "a folder that can be written, with about 100 MB free.",
-            "mend": "free some space, or name another folder for the cache: HEADSTART_CACHE=FOLDER.",
-        }
-        (folder / "error.json").write_text(json.dumps(told), encoding="utf-8")
-        return 2
     versions = {"torch": torch.__version__, "onnx": onnx.__version__}
-    written = spec.as_json() | {"seconds": round(time.perf_counter() - started, 2), "versions": versions}
-    written["bytes"] = 0 if spec.why_torch else (folder / "prefix.onnx").stat().st_size
-    for name, content in spec.preprocess.assets.items():
-        (folder / name).write_bytes(content)
-    (folder / "prefix.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
-    _move(folder, Path(asked["target"]))
+    keep_compiled(spec, folder, Path(asked["target"]), seconds=time.perf_counter() - started, versions=versions)
     return 0
-
-
-def _move(folder: Path, target: Path) -> None:
-    if folder.parent != target.parent:
-        return
-    try:
-        folder.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
-        shutil.rmtree(folder)  # another process was first, and its result is as good
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Rewriting ONNX graphs: folding padding into convolutions."""
+"""Rewriting ONNX graphs: folding padding into convolutions, and transpositions into constants."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from headstart.inference import open_session
 
@@ -43,12 +43,33 @@ def fold_padding(model: onnx.ModelProto, sample: np.ndarray) -> onnx.ModelProto:
     return without_unused_nodes(folded)
 
 
+def fold_constant_transposes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace transposed constants by constants, as of the weights of linear layers.
+
+    Args:
+        model: any graph.
+
+    Returns:
+        A graph that computes the same, whose products are with constant matrices.
+    """
+    folded = onnx.ModelProto()
+    folded.CopyFrom(model)
+    constants = {constant.name: constant for constant in folded.graph.initializer}
+    for node in folded.graph.node:
+        if node.op_type == "Transpose" and node.input[0] in constants:
+            axes = next((list(attribute.ints) for attribute in node.attribute if attribute.name == "perm"), None)
+            values = numpy_helper.to_array(constants[node.input[0]]).transpose(axes)
+            folded.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), node.output[0]))
+            node.output[0] = ""
+    return without_unused_nodes(folded)
+
+
 def without_unused_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Drop nodes and constants that no output needs."""
     needed = {output.name for output in model.graph.output}
     kept = []
     for node in reversed(model.graph.node):
-        if needed & set(node.output):
+        if needed & set(node.output) - {""}:  # an optional input that is left out is called "", too
             needed.update(node.input)
             kept.append(node)
     constants = [constant for constant in model.graph.initializer if constant.name in needed]

@@ -117,7 +117,7 @@ def _template() -> Any:  # noqa: ANN401 - jinja2 is loaded only where a page is 
     try:
         import jinja2
     except ModuleNotFoundError as error:
-        raise MissingPackageError("jinja2", extra="train", purpose="writing the report's page") from error
+        raise MissingPackageError("jinja2", purpose="writing the report's page") from error
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader([_TEMPLATES, Path(page.__file__).parent / "templates"]),
         autoescape=True,

@@ -130,7 +130,7 @@ def _open_file(content: object, name: str) -> Iterator[SoundFile]:
     try:
         import soundfile
     except ModuleNotFoundError as error:
-        raise MissingPackageError("soundfile", extra="audio", purpose="reading sounds") from error
+        raise MissingPackageError("soundfile", purpose="reading sounds") from error
     if isinstance(content, bytes) and not content:
         raise UnreadableItemError(name, "is empty (0 bytes)", kind="empty", expected=EXPECTED)
     try:

@@ -105,7 +105,7 @@ def _opened(content: bytes | Path, kind: VideoKind, name: str) -> Iterator[tuple
     try:
         import av
     except ModuleNotFoundError as error:
-        raise MissingPackageError("av", extra="video", purpose="reading clips") from error
+        raise MissingPackageError("av", purpose="reading clips") from error
     try:
         # Through a file object, and as the one format it is: no name in it can make FFmpeg open another file or address.
         with _stream_of(content) as source, av.open(source, "r", format=kind.demuxer) as container:

@@ -101,5 +101,5 @@ def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     try:
         import soxr
     except ModuleNotFoundError as error:
-        raise MissingPackageError("soxr", extra="audio", purpose="bringing sounds to another rate") from error
+        raise MissingPackageError("soxr", purpose="bringing sounds to another rate") from error
     return soxr.resample(np.ascontiguousarray(samples, np.float32), from_hz, to_hz, quality="HQ")

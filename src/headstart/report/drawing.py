@@ -119,7 +119,7 @@ def draw(name: str, size: tuple[float, float], paint: Paint, *, description: str
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise MissingPackageError("matplotlib", extra="train", purpose="drawing the report's charts") from error
+        raise MissingPackageError("matplotlib", purpose="drawing the report's charts") from error
     texts, buffer = Texts(), io.StringIO()
     style: Any = {key: value for key, value in mpl.rcParamsDefault.items() if key.startswith(_DRAWN)}
     # A machine's own matplotlibrc may ask for LaTeX, grids or other sizes; the page must not depend on it.

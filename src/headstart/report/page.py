@@ -65,7 +65,7 @@ def _template() -> Any:  # noqa: ANN401 - jinja2 is loaded only where a page is 
         import jinja2
         from markupsafe import Markup
     except ModuleNotFoundError as error:
-        raise MissingPackageError("jinja2", extra="train", purpose="writing the report's page") from error
+        raise MissingPackageError("jinja2", purpose="writing the report's page") from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,

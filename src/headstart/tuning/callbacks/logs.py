@@ -139,7 +139,7 @@ class MLflowLogger(Callback):
         try:
             import mlflow
         except ImportError as error:
-            raise MissingPackageError("mlflow", extra="mlflow", purpose="MLflowLogger") from error
+            raise MissingPackageError("mlflow", purpose="MLflowLogger") from error
         self._mlflow = mlflow
         self.run_name = run_name
         self.run_id: str | None = None

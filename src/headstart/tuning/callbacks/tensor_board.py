@@ -53,7 +53,7 @@ class TensorBoard(Callback):
         try:
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
         except ImportError as error:
-            raise MissingPackageError("tensorboard", extra="train", purpose="the TensorBoard callback") from error
+            raise MissingPackageError("tensorboard", purpose="the TensorBoard callback") from error
         self._open_writer = EventFileWriter
         self.log_dir = Path(log_dir)
         self.histogram_freq = count_of("histogram_freq", histogram_freq)
