@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-from headstart.api.use import embed_to_parquet
+from headstart.api.use import embed_to_file
 from headstart.features.prefix import OnnxPrefix
 
 
@@ -25,7 +25,7 @@ def main(log: str, data: str, out: str) -> None:
         return result
 
     OnnxPrefix.__call__ = run_and_tell
-    embed_to_parquet(data, out, progress=lambda done, _: os.write(handle, f"done {done}\n".encode()))
+    embed_to_file(data, out, progress=lambda done, _: os.write(handle, f"done {done}\n".encode()))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The demonstration: handwritten digits as a folder per class, then the commands a user would type.
 
 `digits.csv.gz` has 1,797 digits of 8x8 pixels and their labels: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten
-Digits", UCI Machine Learning Repository, 1998, CC BY 4.0, https://doi.org/10.24432/C50P49; the test part, as scikit-learn has it.
+Digits", UCI Machine Learning Repository, 1998, CC BY 4.0, doi.org/10.24432/C50P49; the test part, as scikit-learn has it.
 """
 
 from __future__ import annotations

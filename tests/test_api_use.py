@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 import headstart
-from headstart.api.use import embed_to_parquet, rewrite_report
+from headstart.api.use import embed_to_file, rewrite_report
 from headstart.errors import ArtifactError, DataError, SettingError
 
 CLASSES = ("blobs", "checks", "rings", "stripes")
@@ -226,7 +226,7 @@ def test_embed_names_what_it_cannot_read(pictures, tmp_path):
 
 
 def test_parquet_holds_the_features(pictures, tmp_path):
-    told = embed_to_parquet(pictures, tmp_path / "f.parquet", block="blocks.2")
+    told = embed_to_file(pictures, tmp_path / "f.parquet", block="blocks.2")
     table = headstart.embed(pictures, block="blocks.2")
     rows = pyarrow.parquet.read_table(tmp_path / "f.parquet")
     width = table.features("blocks.2").shape[1]
@@ -239,7 +239,7 @@ def test_parquet_holds_the_features(pictures, tmp_path):
 
 
 def test_parquet_of_items_without_labels(pictures, tmp_path):
-    embed_to_parquet(pictures / "rings", tmp_path / "f.parquet")
+    embed_to_file(pictures / "rings", tmp_path / "f.parquet")
     rows = pyarrow.parquet.read_table(tmp_path / "f.parquet")
     assert rows["label"].null_count == rows.num_rows == 30
 
@@ -247,16 +247,16 @@ def test_parquet_of_items_without_labels(pictures, tmp_path):
 def test_parquet_appears_only_whole(pictures, tmp_path):
     (tmp_path / "f.parquet").write_text("an older file")
     with pytest.raises(DataError, match="absent.jpg' does not exist"):
-        embed_to_parquet(tmp_path / "absent.jpg", tmp_path / "f.parquet", overwrite=True)
+        embed_to_file(tmp_path / "absent.jpg", tmp_path / "f.parquet", overwrite=True)
     with pytest.raises(DataError, match="2 items cannot be read"):
-        embed_to_parquet([b"no picture", b"nor this"], tmp_path / "f.parquet", overwrite=True)
+        embed_to_file([b"no picture", b"nor this"], tmp_path / "f.parquet", overwrite=True)
     with pytest.raises(SettingError, match="f.csv is not named as a Parquet file"):
-        embed_to_parquet(pictures, tmp_path / "f.csv")
+        embed_to_file(pictures, tmp_path / "f.csv")
     with pytest.raises(SettingError, match="no block 'blocks.99'"):
-        embed_to_parquet(pictures, tmp_path / "f.parquet", block="blocks.99", overwrite=True)
+        embed_to_file(pictures, tmp_path / "f.parquet", block="blocks.99", overwrite=True)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("f.parquet", "an older file")]
     with pytest.raises(SettingError, match="f.parquet cannot be written: .*No such file or directory"):
-        embed_to_parquet(pictures, tmp_path / "absent" / "f.parquet")
+        embed_to_file(pictures, tmp_path / "absent" / "f.parquet")
 
 
 # The page

@@ -15,7 +15,7 @@ from fused_tables import fused, spec_of, table_of, two_tables
 from headstart.api import evidence
 from headstart.api.export import export
 from headstart.api.fit import check_fused
-from headstart.api.use import embed_to_parquet
+from headstart.api.use import embed_to_file
 from headstart.artifact.graph import Answer, assemble
 from headstart.artifact.joining import join_networks
 from headstart.backbones.catalog import find_source, locate, open_backbone
@@ -194,7 +194,7 @@ def test_embedding_by_several(encoders, tmp_path):
     items = [text for text, _ in texts(30)]
     table = headstart.embed(items, backbone="+".join(encoders))
     told = []
-    done = embed_to_parquet(items, tmp_path / "f.parquet", backbone="+".join(encoders), progress=lambda *at: told.append(at))
+    done = embed_to_file(items, tmp_path / "f.parquet", backbone="+".join(encoders), progress=lambda *at: told.append(at))
     assert (done["width"], done["items"], told[-1]) == (32, 30, (30, 30))
     vectors = np.stack(pyarrow.read_table(tmp_path / "f.parquet")["vector"].to_pylist())
     np.testing.assert_allclose(vectors, table.features("last"))

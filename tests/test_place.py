@@ -13,7 +13,7 @@ import pytest
 
 import headstart
 from headstart.api.export import export
-from headstart.api.use import embed_to_parquet
+from headstart.api.use import embed_to_file
 from headstart.api.workplace import open_in_place, workplace
 from headstart.artifact.store import load, read_manifest, write
 from headstart.errors import ArtifactError, HeadstartError, MissingPackageError, SettingError
@@ -340,7 +340,7 @@ def test_the_longest_names_work(finish, artifact, tmp_path):
     with pytest.raises(SettingError, match="no name for a file"):
         export(artifact, tmp_path / ("x" * 300 + ".onnx"))
     with pytest.raises(SettingError, match="no name for a file"):
-        embed_to_parquet(tmp_path, tmp_path / ("x" * 300 + ".parquet"))
+        embed_to_file(tmp_path, tmp_path / ("x" * 300 + ".parquet"))
 
 
 # Other files
@@ -354,7 +354,7 @@ def test_export_and_embed_replace_a_file_only_when_that_is_asked_for(artifact, p
     (tmp_path / "f.parquet.partial").write_text("mine")
     for write_to in (
         lambda overwrite: export(artifact, tmp_path / "m.onnx", overwrite=overwrite),
-        lambda overwrite: embed_to_parquet(few, tmp_path / "f.parquet", overwrite=overwrite),
+        lambda overwrite: embed_to_file(few, tmp_path / "f.parquet", overwrite=overwrite),
     ):
         write_to(False)
         before = contents(tmp_path)

@@ -13,7 +13,7 @@ import pytest
 
 import headstart
 from headstart.api.unlabelled import gather
-from headstart.api.use import check, embed, embed_to_parquet
+from headstart.api.use import check, embed, embed_to_file
 from headstart.errors import BackboneError, DataError, SettingError
 from headstart.records import Sample
 from headstart.report.card import model_card
@@ -319,7 +319,7 @@ def test_embedding_takes_the_backbone_of_what_it_is_given(tmp_path, table):
     assert np.array_equal(of_list.features("last"), of_folder.features("last"))
     assert of_list.ids == tuple(f"row-{number:06d}" for number in range(6))
     assert np.array_equal(embed([str(tmp_path / f"{number}.txt") for number in range(6)]).vectors, of_list.vectors)
-    told = embed_to_parquet(table, tmp_path / "f.parquet")
+    told = embed_to_file(table, tmp_path / "f.parquet")
     assert (told["items"], told["width"], told["unreadable"]) == (145, 384, {})
     assert embed(texts, geometry="windows").preprocess.fitting == "windows"
 

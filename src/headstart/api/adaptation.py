@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.backbones import BackboneSource
 from headstart.config import FitSettings
-from headstart.errors import MissingPackageError, SettingError, TuningError
+from headstart.errors import MissingPackageError, SettingError, TuningError, extra_of, install_command
 from headstart.features import FeatureTable
 from headstart.features.clips import why_not_tuned
 from headstart.features.device import accelerator
@@ -124,7 +124,9 @@ def adapt(
         return floor_kept(bottom, why_none)
     missing = _missing_package()
     if missing and strategy == "auto":
-        return floor_kept(bottom, f"tuning needs {missing}, which is not installed")
+        return floor_kept(
+            bottom, f"fine-tuning was not tried: {missing} is not installed: {install_command(extra_of(missing))}"
+        )
     if missing:
         raise MissingPackageError(missing, purpose="tuning")
     from headstart.api.attempts import Attempts

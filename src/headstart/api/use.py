@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.api.feature_files import writer_for
 from headstart.api.fit import check_dataset, near_duplicates
 from headstart.api.opening import require_writing
 from headstart.api.unlabelled import gather
@@ -16,7 +17,7 @@ from headstart.artifact.store import load, read_manifest, replace_file
 from headstart.backbones import locate
 from headstart.data.rows import ReadOptions
 from headstart.data.source import read_with_findings
-from headstart.errors import MissingPackageError, SettingError
+from headstart.errors import SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.features.clips import suit_prefix
 from headstart.features.prefix import Prefix
@@ -97,7 +98,7 @@ def embed(
     return table
 
 
-def embed_to_parquet(  # noqa: PLR0913 - one parameter for each option
+def embed_to_file(  # noqa: PLR0913 - one parameter for each option
     data: Any,  # noqa: ANN401 - as embed
     out: str | Path,
     *,
@@ -108,11 +109,11 @@ def embed_to_parquet(  # noqa: PLR0913 - one parameter for each option
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write features as Parquet (id, label, vector), in bounded memory however many items there are.
+    """Write features as Parquet or .npz (ids, labels, vectors), in bounded memory however many items there are.
 
     Args:
         data: as for `embed`.
-        out: the file; appears only when it is whole.
+        out: the file, .parquet or .npz; appears only when it is whole.
         backbone: by name.
         block: which block's features; 'last', 'multi', or a block's name.
         geometry: crop, pad or squash of images, head, head+tail or windows of texts, spread or head of sounds;
@@ -125,43 +126,22 @@ def embed_to_parquet(  # noqa: PLR0913 - one parameter for each option
         items, width, unreadable (id to reason), cache hits and misses.
 
     Raises:
-        MissingPackageError: if pyarrow is not installed.
+        MissingPackageError: if it is a Parquet file, and pyarrow is not installed.
         DataError: if no item can be read.
         SettingError: if there is no such block, or the file is there already or cannot be written.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingPackageError("pyarrow", purpose="writing Parquet files") from error
-    if Path(out).suffix.casefold() not in {".parquet", ".pq"}:
-        raise SettingError(
-            f"{out} is not named as a Parquet file.",
-            expected="a path that ends in .parquet.",
-            mend=f"--out {Path(out).with_suffix('.parquet')}",
-        )
     target = Path(out)
     check_file_replaceable(target, overwrite=overwrite)
+    write = writer_for(target)
     samples, modality = gather(data, backbone)
     prefix = _prefix_for(samples, modality, backbone, image_size)
     width, preprocess = sum(prefix.spec.widths(block)), _fitted(prefix, geometry)
-    schema = pyarrow.schema(
-        [
-            ("id", pyarrow.string()),
-            ("label", pyarrow.string()),
-            ("vector", pyarrow.list_(pyarrow.float32(), width)),
-        ]
-    )
     labels = {sample.id: "|".join(sample.labels) or None for sample in samples}
     told: dict[str, Any] = {"items": 0, "width": width, "unreadable": {}, "hits": 0, "misses": 0}
     partial = target.with_name(f".headstart-{os.urandom(6).hex()}.partial")
+    chunks = _chunks(prefix, preprocess, samples, block, told, progress)
     try:
-        with pyarrow.parquet.ParquetWriter(partial, schema) as writer:
-            for ids, vectors in _chunks(prefix, preprocess, samples, block, told, progress):
-                flat = pyarrow.array(vectors.ravel())
-                lists = pyarrow.FixedSizeListArray.from_arrays(flat, width)
-                rows = [pyarrow.array(ids), pyarrow.array([labels[id_] for id_ in ids], pyarrow.string()), lists]
-                writer.write_table(pyarrow.Table.from_arrays(rows, schema=schema))
+        write(partial, ((ids, [labels[id_] for id_ in ids], vectors) for ids, vectors in chunks), width)
         if told["items"] == 0:
             raise unreadable_error(told["unreadable"])
         os.replace(partial, target)  # noqa: PTH105 - replaces on every system

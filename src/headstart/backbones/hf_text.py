@@ -61,7 +61,7 @@ def build(source: BackboneSource) -> TextBackbone:
         architecture=source.architecture,
         modality="text",
         licence=source.licence or "not stated",
-        source=_origin(source, folder),
+        source=source.origin(_origin(source, folder)),
         sha256=tuned_sha256(checksum, source),
         base_sha256=checksum,
         width=width,

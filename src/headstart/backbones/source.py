@@ -64,6 +64,14 @@ class BackboneSource:
         told |= {"most_words": str(self.most_words)} if self.most_words else {}
         return told | ({"changes": self.changes_sha256} if self.changes_path else {})
 
+    def origin(self, published: str) -> str:
+        """Where the weights came from, in words.
+
+        Args:
+            published: where those came from that tuning began with.
+        """
+        return published + (", then tuned by headstart" if self.changes_path else "")
+
     def with_changes(self, path: Path) -> BackboneSource:
         """The same backbone with some tensors replaced.
 

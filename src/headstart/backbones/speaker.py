@@ -106,7 +106,7 @@ def build(source: BackboneSource) -> SoundBackbone:
         architecture=source.architecture,
         modality="audio",
         licence=source.licence or "not stated",
-        source=told,
+        source=source.origin(told),
         sha256=tuned_sha256(source.sha256, source),
         base_sha256=source.sha256,
         width=blocks[-1].width,

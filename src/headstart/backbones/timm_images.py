@@ -69,7 +69,7 @@ def build(source: BackboneSource, *, image_size: int | None) -> Backbone:
         architecture=source.architecture,
         modality="image",
         licence=str(settings.get("license") or "not stated"),
-        source=_origin(source, settings),
+        source=source.origin(_origin(source, settings)),
         sha256=tuned_sha256(checksum, source),
         base_sha256=checksum,
         width=width,
@@ -249,10 +249,6 @@ def _preprocess(settings: dict[str, Any], image_size: int | None) -> ImagePrepro
 
 
 def _origin(source: BackboneSource, settings: dict[str, Any]) -> str:
-    return _first_origin(source, settings) + (", then tuned by headstart" if source.changes_path else "")
-
-
-def _first_origin(source: BackboneSource, settings: dict[str, Any]) -> str:
     match source.kind:
         case "bundled":
             return f"package {BUNDLED[source.base or source.name].package}"

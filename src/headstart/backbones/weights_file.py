@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import pickletools
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         return _read_safetensors(path)
     if path.suffix == ".onnx":
         return _read_onnx(path)
-    found = _read_zip(path) if zipfile.is_zipfile(path) else _read_older(path)
+    found = _read_zip(path) if _is_zip(path) else _read_older(path)
     for wrapper in ("state_dict", "model", "model_state"):
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
@@ -87,9 +88,15 @@ def _read_onnx(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"it is no ONNX file: {error}") from error
 
 
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PK\3\4"
+
+
 def _read_zip(path: Path) -> Any:  # noqa: ANN401 - what the pickle contains
+    content = BytesIO(path.read_bytes())
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             index = next((name for name in archive.namelist() if name.endswith("/data.pkl")), "")
             if not index:
                 raise ValueError("it has no data.pkl")
@@ -105,7 +112,7 @@ def _read_zip(path: Path) -> Any:  # noqa: ANN401 - what the pickle contains
                 return _Storage(np.frombuffer(archive.read(f"{folder}data/{key}"), dtype, count), count)
 
             return _resolve(_interpret(BytesIO(archive.read(index)), load))
-    except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, KeyError, EOFError, OSError, NotImplementedError, struct.error) as error:
         raise ValueError(f"it is damaged: {error}") from error
 
 
@@ -119,23 +126,22 @@ def _read_older(path: Path) -> Any:  # noqa: ANN401 - what the pickle contains
             raise ValueError("it has views of storages, which is not supported")
         return storages.setdefault(key, _Storage(np.empty(0, dtype), count))
 
-    with path.open("rb") as stream:
-        if _interpret(stream, note) != _MAGIC or _interpret(stream, note) != _PROTOCOL:
-            raise ValueError("it is no file of torch.save")
-        system = _interpret(stream, note)
-        if not isinstance(system, dict) or system.get("little_endian") is not True:
-            raise ValueError("its numbers are not little-endian")
-        found = _interpret(stream, note)
-        keys = _interpret(stream, note)
-        if not isinstance(keys, list) or set(map(str, keys)) != set(storages):
-            raise ValueError("its list of storages does not match its tensors")
-        for key in keys:
-            storage = storages[key]
-            count = int.from_bytes(stream.read(8), "little", signed=True)
-            if count != storage.count:
-                raise ValueError(f"storage {key} has {count} elements, where {storage.count} are expected")
-            content = stream.read(count * storage.values.dtype.itemsize)
-            storage.values = np.frombuffer(content, storage.values.dtype, count)
+    stream = BytesIO(path.read_bytes())
+    if _interpret(stream, note) != _MAGIC or _interpret(stream, note) != _PROTOCOL:
+        raise ValueError("it is no file of torch.save")
+    system = _interpret(stream, note)
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise ValueError("its numbers are not little-endian")
+    found = _interpret(stream, note)
+    keys = _interpret(stream, note)
+    if not isinstance(keys, list) or set(map(str, keys)) != set(storages):
+        raise ValueError("its list of storages does not match its tensors")
+    for key in keys:
+        storage = storages[key]
+        count = int.from_bytes(stream.read(8), "little", signed=True)
+        if count != storage.count:
+            raise ValueError(f"storage {key} has {count} elements, where {storage.count} are expected")
+        storage.values = np.frombuffer(stream.read(count * storage.values.dtype.itemsize), storage.values.dtype, count)
     return _resolve(found)
 
 
@@ -226,7 +232,7 @@ def _interpret(stream: BinaryIO, load: Callable[[tuple], _Storage]) -> Any:  # n
                 raise ValueError("it has too many opcodes")
             machine.step(opcode.name, argument)
         value = machine.stack.pop()
-    except (IndexError, KeyError, TypeError, AttributeError, UnicodeError, OverflowError, RecursionError) as error:
+    except (IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError) as error:
         raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from error
     return value
 

@@ -83,7 +83,7 @@ def build(source: BackboneSource) -> TextBackbone:
         architecture=source.architecture,
         modality="text",
         licence=source.licence or "not stated",
-        source=told,
+        source=source.origin(told),
         sha256=tuned_sha256(source.sha256, source),
         base_sha256=source.sha256,
         width=width,

@@ -226,7 +226,7 @@ def check(  # noqa: PLR0913 - one parameter for each option
 @app.command()
 def embed(  # noqa: PLR0913 - one parameter for each option
     data: DataArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write: id, label, vector.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .parquet or .npz file to write: ids, labels, vectors.")],
     backbone: BackboneOption = "auto",
     block: Annotated[str, typer.Option(help="A block's name, last, or multi for all together.")] = "last",
     geometry: GeometryOption = "auto",
@@ -238,11 +238,11 @@ def embed(  # noqa: PLR0913 - one parameter for each option
 ) -> None:
     """Write features at any block, for other tools."""
     go_offline(offline)
-    from headstart.api.use import embed_to_parquet
+    from headstart.api.use import embed_to_file
     from headstart.cli.show import Narrator, Shown, show_embedding
 
     with Narrator(quiet=quiet) as narrator:
-        told = embed_to_parquet(
+        told = embed_to_file(
             data,
             out,
             backbone=backbone,

@@ -105,15 +105,15 @@ def _spec(made: dict[str, Any], source: BackboneSource, image_size: int | None) 
         # Libraries write the same tokenizer in several ways; the recipe names the one that is used.
         preprocess["tokenizer_sha256"] = hashlib.sha256(next(iter(assets.values()))).hexdigest()
     info = BackboneInfo.from_json(made["info"])
-    tuned = ", then tuned by headstart" if source.changes_path else ""
+    checksum = source.sha256 or info.sha256  # a network without weights has one of its settings
     return PrefixSpec(
         info=replace(
             info,
             name=source.name,
             base=source.base,
-            source=info.source + tuned,
-            sha256=tuned_sha256(source.sha256, source),
-            base_sha256=source.sha256,
+            source=source.origin(info.source),
+            sha256=tuned_sha256(checksum, source),
+            base_sha256=checksum,
         ),
         preprocess=preprocess_from_json(preprocess, assets.__getitem__),
         layout=tuple(BlockSlice(**part) for part in made["layout"]),
