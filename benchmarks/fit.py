@@ -173,7 +173,8 @@ def judge(values: dict[str, Any]) -> list[Target]:
     accuracy = values["test_accuracy"] if len(accuracies) == len(COUNTED_PEERS) else None
     return [
         *targets,
-        at_most("fit from an empty cache / bare forward pass of the same images", cold / bare, 3.3),
+        at_most("fit from an empty cache / bare forward pass of the same images", cold / bare, 2.2),
+        at_most("fit from a warm cache / bare forward pass of the same images", warm / bare, 0.85),
         measure.exactly("training packages loaded by the warm fit: torch", float("torch" in loaded["training_packages"]), 0),
         at_least("test accuracy, against the better peer's", accuracy, max(accuracies, default=0.0)),
         at_least(f"accuracy over {NUM_FOLDS} folds, a whole fit each", values["folds"]["accuracy"], 0.88),

@@ -17,7 +17,7 @@ from typing import Any
 
 from measure import HERE, RESULTS, WORDS, WORK, at_least, at_most, clean_environment, describe, say
 
-NAMES = ("predict", "refit", "features", "clips", "fit", "tuning", "texts", "sounds", "language", "heads", "memory")
+NAMES = ("light", "predict", "refit", "features", "clips", "fit", "tuning", "texts", "sounds", "language", "heads", "memory")
 # heads.py keeps a layout of its own, by case, and knows no quick run.
 HEADS_TIMES_FASTER = {"ridge-5000": 4, "logistic-643": 20, "logistic-5000": 3}
 HEADS_EQUAL_LOG_LOSS = 1e-3
