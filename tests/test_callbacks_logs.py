@@ -14,7 +14,7 @@ from tensorboard.plugins.projector import ProjectorConfig
 
 import headstart
 from headstart.callbacks import ActivationLogger, CSVLogger, MLflowLogger, ProgressBar, TensorBoard
-from headstart.errors import MissingPackageError, TuningError
+from headstart.errors import MissingPackageError, TuningError, install_command
 from headstart.tuning.checkpoint import Checkpoint
 from small_training import LABELS, NUM_TRAIN, NUM_VALID, WIDTH, features_and_targets, train_head, train_tail
 
@@ -296,7 +296,7 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch, package, 
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingPackageError, match=f"the package '{package}' is not installed") as caught:
         make()
-    assert caught.value.mend == f'pip install "headstart[{extra}]"'
+    assert caught.value.mend == install_command(extra)
 
 
 # ActivationLogger

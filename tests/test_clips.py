@@ -10,7 +10,7 @@ from av.video.reformatter import Interpolation
 from PIL import Image
 
 from clip_files import clip_bytes, counting, wander, write_clip, write_sound
-from headstart.errors import ArtifactError, MissingPackageError, SettingError
+from headstart.errors import ArtifactError, MissingPackageError, SettingError, install_command
 from headstart.preprocess import items as items_module
 from headstart.preprocess.clip_items import find_clip_kind
 from headstart.preprocess.clips import SIZE_OF_CLIP, SIZE_OF_STILL, ClipPreprocess
@@ -322,7 +322,7 @@ def test_a_missing_package_is_named_with_its_command(numbered, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingPackageError, match="reading clips") as error:
         CLIPS.prepare(numbered)
-    assert error.value.mend == 'pip install "headstart[video]"'
+    assert error.value.mend == install_command("video")
 
 
 def test_a_preprocess_of_pictures_says_that_a_clip_is_one(numbered):

