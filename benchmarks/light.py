@@ -24,9 +24,7 @@ from measure import HEADSTART, ROOT, Target, at_most, exactly, run_timed, say, s
 
 TRAINING = ("torch", "torchvision", "timm", "transformers", "scipy", "scikit-learn", "pyarrow")
 ROUNDS = 3
-WORDS = (
-    "amber birch cedar delta ember fjord grove haven indigo jasper kelp lotus maple nectar olive prairie quartz".split()
-)
+WORDS = "amber birch cedar delta ember fjord grove haven indigo jasper kelp lotus maple nectar olive prairie quartz".split()
 
 
 def light_environment(folder: Path) -> tuple[Path, float]:
@@ -184,9 +182,7 @@ def judge(found: dict[str, Any]) -> list[Target]:
         at_most("install: megabytes of the environment", install and install["megabytes"], 450),
         exactly("install: packages that train", float(len(install["training_packages"])) if install else None, 0),
         at_most("demo: seconds of `make demo` in a fresh clone", demo and demo["seconds"], 60),
-        at_most(
-            "same: probabilities of light and full install differ by", same and same["largest_difference"], 1e-5
-        ),
+        at_most("same: probabilities of light and full install differ by", same and same["largest_difference"], 1e-5),
         at_most("auto: seconds more than extract where nothing fits the budget", waits, 3),
         at_most("classes: 400 x 3 texts, seconds / those of 200 x 6", ratio, 3),
         at_most("tables: seconds to read 40,000 columns", tables and tables["columns"]["seconds"]["median"], 2),
