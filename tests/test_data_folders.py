@@ -253,5 +253,5 @@ def test_what_cannot_be_data_is_told_in_three_parts(tmp_path):
         read(tmp_path, modality="imag")
     three_parts(error, "'imag'", "Did you mean 'image'?")
     with pytest.raises(SettingError) as error:
-        ReadOptions(task="multilabel")
-    three_parts(error, "'multilabel'", "multi")
+        ReadOptions(task="multilabels")
+    three_parts(error, "'multilabels'", "multi")

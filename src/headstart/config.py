@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from dataclasses import dataclass, fields
 from operator import index
 from typing import Any, SupportsFloat, SupportsIndex, TypeGuard, get_args
 
 from headstart.errors import SettingError
-from headstart.records import AnyTask, Modality
+from headstart.records import TASK_ALIASES, AnyTask, Modality
 
 MODALITIES = ("auto", *get_args(Modality))
-TASKS = ("auto", *get_args(AnyTask))
+TASKS = ("auto", *get_args(AnyTask), *TASK_ALIASES)
 STRATEGIES = ("auto", "extract", "full", "lora", "contrastive")
 BALANCES = ("auto", "weights", "none")
 HEADS = ("auto", "linear", "mlp")
@@ -41,8 +42,13 @@ _KINDS = dict.fromkeys(_WHOLE, "a whole number") | {
     "find_learning_rate": "True or False",
     "tuning": "a dict of names and values of a TuningPlan",
     "merge_labels": "a dict of found to used",
+    "label_columns": "a list of names",
+    "label_names": "a list of names",
 }
-_OF_ITEMS = "item_column label_column group_column split_column merge_labels"
+_OF_ITEMS = (
+    "item_column label_column group_column split_column merge_labels "
+    "label_columns label_separator label_names item_root encoding"
+)
 _NOT_FOR_WRITING = f"balance head classical geometry precision image_size find_learning_rate {_OF_ITEMS}".split()
 _UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -98,9 +104,20 @@ class FitSettings:
     group_column: str | None = None
     split_column: str | None = None
     merge_labels: tuple[tuple[str, str], ...] = ()
+    label_columns: tuple[str, ...] | None = None
+    """Columns of 0 and 1, one for each label, in place of a label column."""
+    label_separator: str | None = None
+    """What separates several labels in one cell; None for '|' where the cells use it consistently."""
+    label_names: tuple[str, ...] | None = None
+    """Names of the positions of indicator rows (0 and 1 for each label)."""
+    item_root: str | None = None
+    """The folder that relative paths of a table start at; None for the table's own."""
+    encoding: str | None = None
+    """Of a text table; None for UTF-8."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
+        object.__setattr__(self, "task", TASK_ALIASES.get(self.task, self.task))
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
         self._check_strategy()
@@ -263,6 +280,8 @@ def _typed(name: str, value: Any) -> Any:  # noqa: ANN401 - from Python an optio
     match name:
         case "budget":
             return value
+        case "label_columns" | "label_names" | "item_root":
+            return _typed_of_labels(name, value)
         case "merge_labels" | "tuning" if isinstance(value, dict):
             return tuple(value.items())
         case "merge_labels" | "tuning" if isinstance(value, tuple):
@@ -277,7 +296,22 @@ def _typed(name: str, value: Any) -> Any:  # noqa: ANN401 - from Python an optio
             return index(value)
     if isinstance(value, str) and name not in _KINDS:
         return value
-    raise SettingError(
+    raise _wrong_type(name, value)
+
+
+def _typed_of_labels(name: str, value: Any) -> Any:  # noqa: ANN401 - from Python an option may be of any type
+    """A list of names, or one text with commas between them; a path."""
+    if name == "item_root" and isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    if name != "item_root" and isinstance(value, str):
+        return tuple(part.strip() for part in value.split(","))
+    if name != "item_root" and isinstance(value, tuple | list) and all(isinstance(part, str) for part in value):
+        return tuple(value)
+    raise _wrong_type(name, value)
+
+
+def _wrong_type(name: str, value: object) -> SettingError:
+    return SettingError(
         f"{name} is {value!r}, of type {type(value).__name__}.",
         expected=f"{_KINDS.get(name, 'a string')}.",
         mend=f"convert it, or leave {name} out.",

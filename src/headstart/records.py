@@ -10,6 +10,8 @@ Modality = Literal["image", "text", "audio"]
 Task = Literal["single", "multi", "value"]
 AnyTask = Literal["single", "multi", "value", "generate"]
 """A task with labels, or that of a language model, which has none."""
+TASK_ALIASES = {"multiclass": "single", "multilabel": "multi", "regression": "value", "generation": "generate"}
+"""The field's names of the tasks → the names used here."""
 Severity = Literal["error", "warning", "info"]
 SplitName = Literal["train", "valid", "test"]
 

@@ -241,6 +241,11 @@ def _read_options(settings: FitSettings) -> ReadOptions:
         group_column=settings.group_column,
         split_column=settings.split_column,
         merge_labels=dict(settings.merge_labels) or None,
+        label_columns=settings.label_columns,
+        label_separator=settings.label_separator,
+        label_names=settings.label_names,
+        item_root=None if settings.item_root is None else Path(settings.item_root),
+        encoding=settings.encoding,
     )
 
 

@@ -41,7 +41,9 @@ def evaluate(model: Model | str | Path, data: Any, *, seed: int = 0, **columns: 
     """
     model = model if isinstance(model, Model) else load(model)
     manifest = model.manifest
-    options = ReadOptions(modality=manifest.modality, task=manifest.task, least_classes=1, **columns)
+    options = ReadOptions(
+        modality=manifest.modality, task=manifest.task, least_classes=1, known_labels=manifest.labels, **columns
+    )
     dataset = read_with_findings(data, options).dataset
     own = [sample for sample in dataset.samples if sample.split == "test"]
     samples = own or list(dataset.samples)

@@ -10,19 +10,24 @@ from headstart.data.columns import MIN_PATH_SHARE
 from headstart.data.folders import files_below, visible_entries
 from headstart.data.layout import class_folders_with_items
 from headstart.data.modality import modality_of_name, modality_of_value
-from headstart.data.rows import row_id
-from headstart.data.source import read_with_findings
+from headstart.data.rows import ReadOptions, row_id
+from headstart.data.source import read_with_findings, refuse_options
 from headstart.data.tables import TABLE_SUFFIXES
 from headstart.model.items import expand
 from headstart.records import Modality, Sample
 
 
-def gather(data: Any, backbone: str = "auto") -> tuple[tuple[Sample, ...], Modality]:  # noqa: ANN401 - items of any kind
+def gather(
+    data: Any,  # noqa: ANN401 - items of any kind
+    backbone: str = "auto",
+    options: ReadOptions | None = None,
+) -> tuple[tuple[Sample, ...], Modality]:
     """Labelled data as `fit` reads it; or a folder, file, or list of items, that has no labels.
 
     Args:
         data: a path, labelled data in memory, or a list of items.
         backbone: by name; where it is named, a list of strings is of what it takes.
+        options: what the user says about labelled data.
 
     Returns:
         The samples, and what they are.
@@ -40,8 +45,9 @@ def gather(data: Any, backbone: str = "auto") -> tuple[tuple[Sample, ...], Modal
         case _:
             named, modality = [], "image"
     if not named:
-        dataset = read_with_findings(data).dataset
+        dataset = read_with_findings(data, options).dataset
         return dataset.samples, dataset.modality
+    refuse_options(options or ReadOptions(), "items without labels")
     return tuple(Sample(id=name, item=item) for name, item in named), modality
 
 

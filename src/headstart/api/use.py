@@ -70,6 +70,7 @@ def embed(
     geometry: str = "auto",
     image_size: int | None = None,
     progress: Progress | None = None,
+    **options: Any,  # noqa: ANN401 - those of ReadOptions
 ) -> FeatureTable:
     """Compute the pooled features of every block.
 
@@ -81,6 +82,7 @@ def embed(
             'auto' is the first.
         image_size: side in pixels, or None for the weights' own.
         progress: called with the items done, and all.
+        **options: item_column, label_column, encoding, … of labelled data.
 
     Returns:
         The table of the readable items; `table.features(block)` is (N, D) float32.
@@ -89,7 +91,7 @@ def embed(
         DataError: if no item can be read; `table.failures` names those of several that cannot.
         SettingError: if there is no such block.
     """
-    samples, modality = gather(data, backbone)
+    samples, modality = gather(data, backbone, ReadOptions(**options))
     prefix = _prefix_for(samples, modality, backbone, image_size)
     prefix.spec.runs(block)
     table = extract(prefix, _fitted(prefix, geometry), samples, progress=progress)
@@ -108,6 +110,7 @@ def embed_to_file(  # noqa: PLR0913 - one parameter for each option
     image_size: int | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
+    **options: Any,  # noqa: ANN401 - those of ReadOptions
 ) -> dict[str, Any]:
     """Write features as Parquet or .npz (ids, labels, vectors), in bounded memory however many items there are.
 
@@ -121,6 +124,7 @@ def embed_to_file(  # noqa: PLR0913 - one parameter for each option
         image_size: side in pixels, or None for the weights' own.
         progress: called with the items done, and all.
         overwrite: whether a file that is there is replaced.
+        **options: item_column, label_column, encoding, … of labelled data.
 
     Returns:
         items, width, unreadable (id to reason), cache hits and misses.
@@ -133,7 +137,7 @@ def embed_to_file(  # noqa: PLR0913 - one parameter for each option
     target = Path(out)
     check_file_replaceable(target, overwrite=overwrite)
     write = writer_for(target)
-    samples, modality = gather(data, backbone)
+    samples, modality = gather(data, backbone, ReadOptions(**options))
     prefix = _prefix_for(samples, modality, backbone, image_size)
     width, preprocess = sum(prefix.spec.widths(block)), _fitted(prefix, geometry)
     labels = {sample.id: "|".join(sample.labels) or None for sample in samples}

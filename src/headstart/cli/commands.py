@@ -63,7 +63,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
         Path, typer.Option("--out", "-o", help="Folder for the model; nothing may be there, but with --overwrite a model.")
     ],
     modality: ModalityOption = "auto",
-    task: Annotated[str, typer.Option(help="auto, single, multi, value; or generate, for a corpus.")] = "auto",
+    task: Annotated[str, typer.Option(help="auto, multiclass, multilabel, regression; or generation, for a corpus.")] = "auto",
     backbone: BackboneOption = "auto",
     strategy: Annotated[
         str, typer.Option(help="auto, extract, last:K, full, lora or contrastive (few labels of texts).")
@@ -74,6 +74,11 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     group_column: DataOptions.group_column = None,
     split_column: DataOptions.split_column = None,
     merge_labels: DataOptions.merge_labels = None,
+    label_columns: DataOptions.label_columns = None,
+    label_separator: DataOptions.label_separator = None,
+    label_names: DataOptions.label_names = None,
+    item_root: DataOptions.item_root = None,
+    encoding: DataOptions.encoding = None,
     balance: Annotated[str, typer.Option(help="auto, weights or none: whether classes weigh alike.")] = "auto",
     head: Annotated[str, typer.Option(help="auto, linear (solved exactly), or mlp (hidden layers, trained).")] = "auto",
     classical: Annotated[str, typer.Option(help="Texts: auto, or none to leave words and pieces of words out.")] = "auto",
@@ -119,6 +124,11 @@ def fit(  # noqa: PLR0913 - one parameter for each option
             group_column=group_column,
             split_column=split_column,
             merge_labels=pairs_of(merge_labels),
+            label_columns=label_columns,
+            label_separator=label_separator,
+            label_names=label_names,
+            item_root=item_root,
+            encoding=encoding,
             balance=balance,
             head=head,
             classical=classical,
@@ -163,29 +173,48 @@ def predict(
         typer.Argument(metavar="ITEM...", help="Files, folders, texts, tables, or - for one item a line on stdin."),
     ],
     item_column: Annotated[str | None, typer.Option(help="Of tables: the column of the items.")] = None,
+    item_root: DataOptions.item_root = None,
+    encoding: DataOptions.encoding = None,
     output_format: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
     as_json: JsonOption = False,
 ) -> None:
     """Label new items."""
-    from headstart.cli.predict import predict_items
+    from headstart.cli.predict import TableWords, predict_items
 
-    raise typer.Exit(predict_items(artifact, items, "json" if as_json else output_format, item_column=item_column))
+    table = TableWords(item_column=item_column, item_root=item_root, encoding=encoding)
+    raise typer.Exit(predict_items(artifact, items, "json" if as_json else output_format, table))
 
 
 @app.command()
-def evaluate(
+def evaluate(  # noqa: PLR0913 - one parameter for each option
     artifact: ArtifactArgument,
     data: DataArgument,
     label_column: DataOptions.label_column = None,
     item_column: DataOptions.item_column = None,
     split_column: DataOptions.split_column = None,
+    label_columns: DataOptions.label_columns = None,
+    label_separator: DataOptions.label_separator = None,
+    label_names: DataOptions.label_names = None,
+    item_root: DataOptions.item_root = None,
+    encoding: DataOptions.encoding = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a saved model on labelled data; of data with a test split, only that."""
     from headstart.api.score import evaluate as evaluate_model
     from headstart.cli.show import show_evaluation
 
-    evaluation = evaluate_model(artifact, data, label_column=label_column, item_column=item_column, split_column=split_column)
+    evaluation = evaluate_model(
+        artifact,
+        data,
+        label_column=label_column,
+        item_column=item_column,
+        split_column=split_column,
+        label_columns=label_columns,
+        label_separator=label_separator,
+        label_names=label_names,
+        item_root=item_root,
+        encoding=encoding,
+    )
     show_evaluation(evaluation, as_json=as_json)
 
 
@@ -199,6 +228,13 @@ def check(  # noqa: PLR0913 - one parameter for each option
     item_column: DataOptions.item_column = None,
     group_column: DataOptions.group_column = None,
     split_column: DataOptions.split_column = None,
+    merge_labels: DataOptions.merge_labels = None,
+    label_columns: DataOptions.label_columns = None,
+    label_separator: DataOptions.label_separator = None,
+    label_names: DataOptions.label_names = None,
+    item_root: DataOptions.item_root = None,
+    encoding: DataOptions.encoding = None,
+    task: Annotated[str, typer.Option(help="auto, multiclass, multilabel or regression.")] = "auto",
     offline: OfflineOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -219,6 +255,13 @@ def check(  # noqa: PLR0913 - one parameter for each option
             item_column=item_column,
             group_column=group_column,
             split_column=split_column,
+            merge_labels=pairs_of(merge_labels),
+            task=task,
+            label_columns=label_columns,
+            label_separator=label_separator,
+            label_names=label_names,
+            item_root=item_root,
+            encoding=encoding,
         )
     show_findings(findings, as_json=as_json)
 
@@ -231,6 +274,13 @@ def embed(  # noqa: PLR0913 - one parameter for each option
     block: Annotated[str, typer.Option(help="A block's name, last, or multi for all together.")] = "last",
     geometry: GeometryOption = "auto",
     image_size: ImageSizeOption = None,
+    label_column: DataOptions.label_column = None,
+    item_column: DataOptions.item_column = None,
+    label_columns: DataOptions.label_columns = None,
+    label_separator: DataOptions.label_separator = None,
+    label_names: DataOptions.label_names = None,
+    item_root: DataOptions.item_root = None,
+    encoding: DataOptions.encoding = None,
     overwrite: OverwriteOption = False,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
@@ -250,6 +300,13 @@ def embed(  # noqa: PLR0913 - one parameter for each option
             geometry=geometry,
             image_size=image_size,
             progress=narrator.named("embed"),
+            label_column=label_column,
+            item_column=item_column,
+            label_columns=label_columns,
+            label_separator=label_separator,
+            label_names=label_names,
+            item_root=item_root,
+            encoding=encoding,
             overwrite=overwrite,
         )
     show_embedding(told, out, Shown(as_json=as_json, quiet=quiet))

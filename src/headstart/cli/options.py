@@ -38,6 +38,15 @@ class DataOptions:
     item_column = Annotated[str | None, typer.Option(help="Column of paths or texts.")]
     group_column = Annotated[str | None, typer.Option(help="Column of groups that stay on one side of the split.")]
     split_column = Annotated[str | None, typer.Option(help="Column of train, valid, test.")]
+    label_columns = Annotated[
+        str | None, typer.Option(metavar="NAME,NAME,…", help="Columns of 0 and 1, one for each label, that name the labels.")
+    ]
+    label_separator = Annotated[str | None, typer.Option(help="What separates several labels in one cell, such as ','.")]
+    label_names = Annotated[
+        str | None, typer.Option(metavar="NAME,NAME,…", help="Names of the labels of rows of 0 and 1, in their order.")
+    ]
+    item_root = Annotated[str | None, typer.Option(metavar="DIR", help="Folder that the paths of a table start at.")]
+    encoding = Annotated[str | None, typer.Option(help="Of a text table, such as windows-1251; else UTF-8.")]
     merge_labels = Annotated[list[str] | None, typer.Option(metavar="FOUND=USED", help="One label under another's name.")]
 
 

@@ -7,6 +7,7 @@ here, without it; anything else goes to the parser, which knows all the rest.
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,32 @@ from headstart.model.items import expand, unreadable_error
 from headstart.records import Modality
 
 
-def predict_items(artifact: Path, items: list[str], output_format: str, *, item_column: str | None = None) -> int:
+@dataclass(frozen=True, kw_only=True)
+class TableWords:
+    """The options that say how tables of items are read."""
+
+    item_column: str | None = None
+    """None for the column with a usual name, or the only one."""
+    item_root: str | None = None
+    encoding: str | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Those that were given, by their names on the command line."""
+        return {f"--{name.replace('_', '-')}": value for name, value in asdict(self).items() if value is not None}
+
+
+_NO_WORDS = TableWords()
+
+
+def predict_items(artifact: Path, items: list[str], output_format: str, table: TableWords = _NO_WORDS) -> int:
     """Label items and print the predictions.
 
     Args:
         artifact: a saved model's folder.
         items: files, folders, texts, tables of any of these, or '-' for a path or text a line on stdin.
         output_format: table, csv or json.
-        item_column: of tables; None for the one with a usual name, or the only one.
+        table: how tables are read.
 
     Returns:
         The exit status: 0, or 2 where JSON tells of items that cannot be read.
@@ -36,7 +55,7 @@ def predict_items(artifact: Path, items: list[str], output_format: str, *, item_
     """
     shown = check_format(output_format)
     model = load(artifact)
-    answers = model.answers_to(_name_items(items, model.manifest.modality, item_column))
+    answers = model.answers_to(_name_items(items, model.manifest.modality, table))
     show_predictions(model, model.interpret(answers), answers.unreadable, shown)
     if answers.unreadable and shown != "json":
         raise unreadable_error(answers.unreadable)
@@ -67,21 +86,23 @@ def read_plainly(arguments: list[str]) -> tuple[Path, list[str], str] | None:
     return Path(words[0]), words[1:], output_format
 
 
-def _name_items(words: list[str], modality: Modality, column: str | None) -> list[tuple[str, Any]]:
+def _name_items(words: list[str], modality: Modality, table: TableWords) -> list[tuple[str, Any]]:
     """Names and items; for texts a word is a file or folder if there is one of that name, else the text itself."""
     named: list[tuple[str, Any]] = []
     tables = {word for word in words if _is_table(word)}
-    if column is not None and not tables:
+    if table.given and not tables:
+        option, value = next(iter(table.given.items()))
         raise SettingError(
-            f"--item-column is {column!r}, and no ITEM is a table.",
+            f"{option} is {value!r}, and no ITEM is a table.",
             expected=f"a file that ends in {', '.join(sorted(TABLE_SUFFIXES))}.",
-            mend="leave --item-column out.",
+            mend=f"leave {option} out.",
         )
     for position, word in enumerate(words, 1):
         if word in tables:
             from headstart.data.item_tables import items_of_table
 
-            named += items_of_table(Path(word), modality, column=column)
+            root = None if table.item_root is None else Path(table.item_root)
+            named += items_of_table(Path(word), modality, column=table.item_column, root=root, encoding=table.encoding)
         elif not word.strip():
             named.append((f"ITEM {position}: {word!r}", word))
         elif modality == "text":

@@ -149,6 +149,7 @@ def _tell_too_few_values(left: _Left) -> list[Finding]:
 def _tell_tiny_classes(dataset: Dataset, left: _Left) -> list[Finding]:
     order = [label for label in dataset.labels if left.train_counts[label]]
     ones = [label for label in order if left.train_counts[label] == 1]
+    lone = set(ones)
     few = [label for label in order if 1 < left.train_counts[label] < MIN_FOR_HOLDOUT]
     findings = []
     if ones:
@@ -158,7 +159,7 @@ def _tell_tiny_classes(dataset: Dataset, left: _Left) -> list[Finding]:
             Finding(
                 kind="tiny_class",
                 severity="error" if is_single else "warning",
-                items=tuple(s.id for s in left.samples if s.split != "test" and any(label in ones for label in s.labels)),
+                items=tuple(s.id for s in left.samples if s.split != "test" and not lone.isdisjoint(s.labels)),
                 message=f"{count_of(len(ones), 'class')} with one sample only: {told}.",
                 mend="add at least one more sample to each (5 or more for a held-out test), remove the class, or merge it into "
                 "another one with --merge-labels FOUND=USED; if the labels are numbers to predict, pass --task value.",
@@ -200,6 +201,10 @@ def _tell_imbalance(dataset: Dataset, left: _Left) -> list[Finding]:
 
 def _tell_case_clashes(left: _Left) -> list[Finding]:
     by_folded: dict[str, list[str]] = {}
+    holders: dict[str, list[str]] = {}
+    for sample in left.samples:
+        for label in sample.labels:
+            holders.setdefault(label, []).append(sample.id)
     for label in left.counts:
         by_folded.setdefault(_fold(label), []).append(label)
     findings = []
@@ -212,7 +217,7 @@ def _tell_case_clashes(left: _Left) -> list[Finding]:
             Finding(
                 kind="case_clash",
                 severity="warning",
-                items=tuple(sample.id for sample in left.samples if any(label in others for label in sample.labels)),
+                items=tuple(dict.fromkeys(id_ for label in others for id_ in holders[label])),
                 message=f"label {told} differs from {kept!r} ({count_of(left.counts[kept], 'sample')}) only by case or space.",
                 mend=" ".join(f"--merge-labels {shlex.quote(f'{label}={kept}')}" for label in others),
             )

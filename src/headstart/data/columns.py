@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from headstart.data.file_names import name_files, tell_names_of_files
+from headstart.data.label_cells import labels_of_columns
 from headstart.data.layout import tell_blank, tell_missing
 from headstart.data.modality import choose_modality, modality_of_name, modality_of_value
 from headstart.data.rows import (
@@ -16,6 +18,7 @@ from headstart.data.rows import (
     clean_text,
     count_of,
     did_you_mean,
+    ignored_options,
     is_missing,
     name_some,
     path_ids,
@@ -38,6 +41,9 @@ PATH_NAMES = (
     "img",
     "audio",
     "audio_path",
+    "image_id",
+    "image_name",
+    "id_code",
 )
 ITEM_NAMES = (*PATH_NAMES, "item", "text", "sentence", "content")
 LABEL_NAMES = ("label", "class", "target", "category", "y", "labels", "value")
@@ -57,13 +63,16 @@ class Columns:
 
     item: str
     label: str
+    """The column of labels; empty where `labels` names several."""
+    labels: tuple[str, ...] = ()
+    """Columns of 0 and 1, one for each label."""
     group: str | None = None
     split: str | None = None
 
     @property
     def wanted(self) -> list[str]:
         """The names of all columns to read, each once."""
-        return list(dict.fromkeys(name for name in (self.item, self.label, self.group, self.split) if name is not None))
+        return list(dict.fromkeys(name for name in (self.item, self.label, *self.labels, self.group, self.split) if name))
 
 
 def choose_columns(names: Sequence[str], options: ReadOptions, *, where: str) -> Columns:
@@ -89,21 +98,28 @@ def choose_columns(names: Sequence[str], options: ReadOptions, *, where: str) ->
         )
         if name is not None and name not in names
     ]
+    missing += [f"--label-columns {n!r}{did_you_mean(n, names)}" for n in options.label_columns or () if n not in set(names)]
     if missing:
         raise DataError(
             f"{where} has no column as named by {'; '.join(missing)}.",
             expected=f"one of its columns: {name_some(list(names), 30)}.",
             mend="correct the spelling of the option.",
         )
+    several = options.label_columns or ()
     label = options.label_column or _first_usual(names, LABEL_NAMES, options.item_column)
+    if several:
+        label = ""
+        names = [name for name in names if name not in set(several)]
     item = options.item_column or _first_usual(names, ITEM_NAMES, label)
-    if len(names) == 2:
+    if several and item is None and len(names) == 1:
+        item = names[0]
+    if len(names) == 2 and not several:
         item = item or next((name for name in names if label is not None and name != label), None)
         label = label or next((name for name in names if item is not None and name != item), None)
     if item is None or label is None:
         kind, usual = ("item", ITEM_NAMES) if item is None else ("label", LABEL_NAMES)
         raise _no_usual_column(kind, usual, names, where)
-    if item == label:
+    if item == label or item in several:
         raise DataError(
             f"the column {item!r} of {where} is named for both the items and the labels.",
             expected="two columns, one of each.",
@@ -113,6 +129,7 @@ def choose_columns(names: Sequence[str], options: ReadOptions, *, where: str) ->
     return Columns(
         item=item,
         label=label,
+        labels=several,
         group=options.group_column or _first_usual([name for name in names if name not in taken], GROUP_NAMES, None),
         split=options.split_column or _first_usual([name for name in names if name not in taken], SPLIT_COLUMN_NAMES, None),
     )
@@ -148,6 +165,7 @@ def find_items(cells: Sequence[Any], column: str, modality: Modality, *, folder:
         DataError: if they are of another modality, or of several.
     """
     items = [_unwrap(cell) for cell in cells]
+    items = (name_files(items, folder) or items) if modality != "text" else items
     _, are_paths = _find_kind(items, column, modality, where)
     return [_resolve(item, folder) if are_paths and isinstance(item, (str, PurePath)) else item for item in items]
 
@@ -173,8 +191,10 @@ def read_table_rows(path: Path, options: ReadOptions) -> Rows:
         chosen.append(choose_columns(names, options, where=where))
         return chosen[-1].wanted
 
-    table = read_table(path, choose)
-    return rows_of_columns(table, chosen[-1], options, folder=path.parent, where=where)
+    table = read_table(path, choose, encoding=options.encoding)
+    rows = rows_of_columns(table, chosen[-1], options, folder=path.parent, where=where)
+    is_text = path.suffix.casefold() != ".parquet"
+    return replace(rows, ignored=() if is_text else ignored_options(options, ("encoding",)))
 
 
 def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, folder: Path, where: str) -> Rows:
@@ -183,7 +203,9 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
     Raises:
         DataError: if no item is there, or items are of mixed or unknown kinds.
     """
+    folder = options.item_root or folder
     items = [_unwrap(item) for item in table.columns[columns.item]]
+    labels = _labels(table, columns, options, where)
     blank = [f"{row_id(index)} ({table.places[index]})" for index, item in enumerate(items) if item is None]
     if len(blank) == len(items):
         raise DataError(
@@ -191,6 +213,9 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
             expected="a path or a text in each row.",
             mend="fill the column, or name another one with --item-column.",
         )
+    named = name_files(items, folder) if options.modality != "text" else None
+    hints = [] if named is not None else tell_names_of_files(items, folder)
+    items = items if named is None else named
     modality, are_paths = _find_kind(items, columns.item, options.modality, where)
     paths = {
         index: _resolve(item, folder)
@@ -210,7 +235,7 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
             Row(
                 id=row_id(index) if path is None else names[path],
                 item=item if path is None else path,
-                label=table.columns[columns.label][index],
+                label=labels[index],
                 group=_group(table, columns.group, index),
                 split=None
                 if columns.split is None
@@ -229,9 +254,19 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
         rows=tuple(rows),
         modality=modality,
         source=where,
-        splits_text=True,
-        findings=(*tell_blank(blank), *tell_missing([names[paths[index]] for index in missing])),
+        splits_text=not columns.labels and options.label_separator is None,
+        has_cells=True,
+        findings=(*table.findings, *tell_blank(blank), *tell_missing([names[paths[index]] for index in missing]), *hints),
     )
+
+
+def _labels(table: Table, columns: Columns, options: ReadOptions, where: str) -> list[Any]:
+    """The labels as found; where each has a column of its own and every item has exactly one, that one."""
+    if not columns.labels:
+        return table.columns[columns.label]
+    sets = labels_of_columns({name: table.columns[name] for name in columns.labels}, table.places, where)
+    one_hot = options.task in ("auto", "single") and all(several is None or len(several) == 1 for several in sets)
+    return [next(iter(several)) if one_hot and several else several for several in sets]
 
 
 def _first_usual(names: Sequence[str], usual: Sequence[str], taken: str | None) -> str | None:

@@ -11,13 +11,22 @@ from headstart.data.tables import read_table
 from headstart.records import Modality
 
 
-def items_of_table(path: Path, modality: Modality, *, column: str | None = None) -> list[tuple[str, Any]]:
+def items_of_table(
+    path: Path,
+    modality: Modality,
+    *,
+    column: str | None = None,
+    root: Path | None = None,
+    encoding: str | None = None,
+) -> list[tuple[str, Any]]:
     """Read a column of items; relative paths in it start at the table's folder.
 
     Args:
         path: a file with one of TABLE_SUFFIXES.
         modality: what the items are.
         column: which column holds them; None for the one with a usual name, or the only one.
+        root: where relative paths start; None for the table's folder.
+        encoding: of a text table; None for UTF-8.
 
     Returns:
         (name, item) pairs, a row each: a text is its own name, and a path is. A blank cell is an empty text named by its place.
@@ -32,7 +41,7 @@ def items_of_table(path: Path, modality: Modality, *, column: str | None = None)
         chosen.append(choose_item_column(names, column, where=where))
         return chosen
 
-    table = read_table(path, choose)
-    items = find_items(table.columns[chosen[0]], chosen[0], modality, folder=path.parent, where=where)
+    table = read_table(path, choose, encoding=encoding)
+    items = find_items(table.columns[chosen[0]], chosen[0], modality, folder=root or path.parent, where=where)
     named = zip(table.places, items, strict=True)
     return [(f"{path.name}, {place}", "") if item is None else (str(item), item) for place, item in named]

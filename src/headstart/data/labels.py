@@ -1,7 +1,7 @@
 """Labels as found → clean strings, and which task they make.
 
-A label is a string in every place a user sees one. Surrounding white space goes, nothing else does. A column of floats that
-are all whole numbers reads '1', '2', never '1.0'; the same where a text column holds such numbers only.
+A label is a string in every place a user sees one. Surrounding white space goes, nothing else does, but that a whole number is
+written without a point: 1, 1.0 and the text '1.0' are all '1', whatever the other labels are.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from headstart.data.label_cells import match_known, number_of
 from headstart.data.rows import Rows, clean_text, count_of, is_missing, name_items, name_some
 from headstart.errors import DataError
 from headstart.records import Finding, Sample, Task
@@ -26,6 +25,9 @@ MIN_DISTINCT_VALUES = 20
 
 MOST_BY_A_SLIP = 0.05
 """Of the items: where no more have several labels, a slip may have made the task multi."""
+
+MIN_NUMERIC_CLASSES = 5
+"""From this many classes on that are all numbers, they may be quantities."""
 
 _WHOLE_FLOAT = re.compile(r"[+-]?\d+\.0+")
 _MAX_WHOLE = 2**53
@@ -45,46 +47,45 @@ def find_task(rows: Rows, requested: str) -> Task:
     if requested != "auto":
         return requested  # type: ignore[return-value]
     labels = [row.label for row in rows.rows if not is_missing(row.label)]
-    if any(_is_list(label) for label in labels):
+    if any(isinstance(label, tuple) for label in labels):
         return "multi"
     if rows.splits_text and _uses_separator(labels):
         return "multi"
     return "value" if _are_values(labels) else "single"
 
 
-def read_labels(rows: Rows, task: Task) -> list[tuple[str, ...] | None]:
+def read_labels(rows: Rows, task: Task, known: Sequence[str] | None = None) -> list[tuple[str, ...] | None]:
     """Turn each row's label into clean strings.
 
     Args:
-        rows: with labels as found.
+        rows: with labels as `normalise_labels` gives them.
         task: single or multi.
+        known: the labels of a model; a number is then spelt as the model spells it.
 
     Returns:
         For each row its labels; None for a row that has none. In the multi task an empty list or cell beside others with
         labels means 'none of them' and gives an empty tuple.
 
     Raises:
-        DataError: if a label is of a type that cannot be one, or the single task meets several labels on one item.
+        DataError: if the single task meets several labels on one item.
     """
-    parts = [_split_label(row.label, task, rows.splits_text) for row in rows.rows]
-    whole = _are_whole_floats([part for several in parts for part in several])
-    cleaned, wrong = [], []
-    for row, several in zip(rows.rows, parts, strict=True):
+    spellings = {label: label for label in known or ()}
+    by_number = {number_of(label): label for label in reversed(known or ())}
+    cleaned: list[tuple[str, ...] | None] = []
+    wrong = []
+    for row in rows.rows:
+        several = _split_label(row.label, task, rows.splits_text)
         if task == "single" and len(several) > 1:
             wrong.append(f"{row.place or row.id}: {list(several)!r}")
-        for part in several:
-            if isinstance(part, (dict, list, tuple, set, np.ndarray)):
-                wrong.append(f"{row.place or row.id}: a {type(part).__name__}")
-        cleaned.append(tuple(dict.fromkeys(_clean_label(part, whole) for part in several)))
+        names = [_clean_label(part) for part in several]
+        cleaned.append(None if row.unlabelled else tuple(dict.fromkeys(match_known(n, spellings, by_number) for n in names)))
     if wrong:
         raise DataError(
             f"{count_of(len(wrong), 'item')} with a label that the {task} task cannot use: {name_some(wrong)}.",
-            expected="one label (text or number) per item" if task == "single" else "a flat list of labels per item.",
+            expected="one label (text or number) per item.",
             mend="pass --task multi if items may have several labels, or correct these labels.",
         )
-    if task == "multi":
-        return list(cleaned)
-    return [labels or None for labels in cleaned]
+    return cleaned if task == "multi" else [labels or None for labels in cleaned]
 
 
 def read_values(rows: Rows) -> list[float | None]:
@@ -96,7 +97,7 @@ def read_values(rows: Rows) -> list[float | None]:
     values: list[float | None] = []
     wrong = []
     for row in rows.rows:
-        number = None if is_missing(row.label) else _number(row.label)
+        number = None if is_missing(row.label) else number_of(row.label)
         if number is not None and not math.isfinite(number):
             wrong.append(f"{row.place or row.id}: {row.label!r}")
         values.append(number)
@@ -104,46 +105,26 @@ def read_values(rows: Rows) -> list[float | None]:
         raise DataError(
             f"{count_of(len(wrong), 'label')} that the value task cannot read as a number: {name_some(wrong)}.",
             expected="a finite number with a decimal point per item, such as 3.5.",
-            mend="correct these cells, or pass --task single if the labels are classes.",
+            mend="correct these cells, or pass --task multiclass if the labels are classes.",
         )
     return values
 
 
-def _is_list(label: Any) -> bool:  # noqa: ANN401 - a table cell is of any type
-    return isinstance(label, (list, tuple, set, frozenset, np.ndarray))
-
-
 def _split_label(label: Any, task: Task, splits_text: bool) -> tuple[Any, ...]:  # noqa: ANN401 - a table cell is of any type
-    if _is_list(label):
-        members = sorted(label, key=str) if isinstance(label, (set, frozenset)) else list(label)
-        return tuple(_plain(member) for member in members if not is_missing(member))
+    if isinstance(label, tuple):
+        return label
     if is_missing(label):
         return ()
-    plain = _plain(label)
-    if task == "multi" and splits_text and isinstance(plain, str):
-        return tuple(part for part in plain.split(SEPARATOR) if part.strip())
-    return (plain,)
+    if task == "multi" and splits_text and isinstance(label, str):
+        return tuple(part for part in label.split(SEPARATOR) if part.strip())
+    return (label,)
 
 
-def _plain(label: Any) -> Any:  # noqa: ANN401 - a table cell is of any type
-    if isinstance(label, np.generic):
-        label = label.item()
-    return label.decode("utf-8", "backslashreplace") if isinstance(label, bytes) else label
-
-
-def _clean_label(part: Any, whole: bool) -> str:  # noqa: ANN401 - a table cell is of any type
-    if whole and not isinstance(part, bool):
-        return str(int(part)) if isinstance(part, (int, float)) else part.strip().partition(".")[0]
-    return clean_text(str(part).strip())
-
-
-def _are_whole_floats(parts: Sequence[Any]) -> bool:
-    """Whether all labels are whole numbers and at least one of them is written as a float."""
-    texts = [part.strip() for part in parts if isinstance(part, str)]
-    if texts:
-        return len(texts) == len(parts) and all(_WHOLE_FLOAT.fullmatch(text) for text in texts)
-    floats = [part for part in parts if isinstance(part, float)]
-    return bool(floats) and all(part.is_integer() and abs(part) < _MAX_WHOLE for part in floats)
+def _clean_label(part: str | float) -> str:
+    if isinstance(part, float) and part.is_integer() and abs(part) < _MAX_WHOLE:
+        return str(int(part))
+    text = clean_text(str(part).strip())
+    return text.partition(".")[0] if isinstance(part, str) and _WHOLE_FLOAT.fullmatch(text) else text
 
 
 def _uses_separator(labels: Sequence[Any]) -> bool:
@@ -155,18 +136,31 @@ def _uses_separator(labels: Sequence[Any]) -> bool:
 
 
 def _are_values(labels: Sequence[Any]) -> bool:
-    numbers = {_number(label) for label in labels if not isinstance(label, (bool, np.bool_))}
+    numbers = {number_of(label) for label in labels if not isinstance(label, bool)}
     if not all(math.isfinite(number) for number in numbers):
         return False
     return sum(not number.is_integer() for number in numbers) >= MIN_DISTINCT_VALUES
 
 
-def _number(label: Any) -> float:  # noqa: ANN401 - a table cell is of any type
-    """The number a label stands for; NaN where it stands for none."""
-    try:
-        return float(_plain(label))
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
+def tell_numeric_labels(labelled: Sequence[Sample], labels: Sequence[str]) -> list[Finding]:
+    """Say that classes which are all numbers may be quantities.
+
+    Args:
+        labelled: all items of the single task.
+        labels: the classes.
+    """
+    if len(labels) < MIN_NUMERIC_CLASSES or not all(math.isfinite(number_of(label)) for label in labels):
+        return []
+    return [
+        Finding(
+            kind="numeric_labels",
+            severity="warning",
+            items=(),
+            message=f"the labels look like numbers: {count_of(len(labels), 'class')} from {labels[0]} to {labels[-1]}, each "
+            f"taken as a class of its own for {count_of(len(labelled), 'item')}.",
+            mend="if they are quantities or grades, pass --task regression; if they are classes, --task multiclass.",
+        )
+    ]
 
 
 def tell_few_several(labelled: Sequence[Sample]) -> list[Finding]:

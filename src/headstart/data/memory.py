@@ -5,6 +5,7 @@ pandas, polars and datasets are known by the module their objects come from, so 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,18 @@ from typing import Any
 import numpy as np
 
 from headstart.data.columns import choose_columns, rows_of_columns
-from headstart.data.rows import SPLIT_NAMES, ReadOptions, Row, Rows, count_of, did_you_mean
+from headstart.data.label_cells import plain_value
+from headstart.data.rows import (
+    OPTIONS_OF_CELLS,
+    OPTIONS_OF_COLUMNS,
+    SPLIT_NAMES,
+    ReadOptions,
+    Row,
+    Rows,
+    count_of,
+    did_you_mean,
+    ignored_options,
+)
 from headstart.data.tables import Table
 from headstart.errors import DataError
 from headstart.records import Dataset
@@ -32,19 +44,27 @@ def read_object(data: Any, options: ReadOptions) -> Rows:  # noqa: ANN401 - the 
     Raises:
         DataError: if the object is none of these, or its parts do not fit together.
     """
+    rows = _read_object(data, options)
+    return replace(rows, ignored=(*rows.ignored, *ignored_options(options, ("encoding",))))
+
+
+def _read_object(data: Any, options: ReadOptions) -> Rows:  # noqa: ANN401 - the door takes any type
     family = type(data).__module__.partition(".")[0]
     if isinstance(data, Dataset):
-        return rows_of_dataset(data)
+        return replace(rows_of_dataset(data), ignored=ignored_options(options, (*OPTIONS_OF_COLUMNS, *OPTIONS_OF_CELLS)))
     if family == "datasets":
         return _read_hugging_face(data, options)
     is_frame = type(data).__name__ in ("DataFrame", "LazyFrame")
     if family == "pandas" and is_frame:
-        columns = {str(name): data.iloc[:, index].tolist() for index, name in enumerate(data.columns)}
+        names = [str(name) for name in data.columns]
+        _check_names(names, "the pandas frame")
+        columns = {name: data.iloc[:, index].tolist() for index, name in enumerate(names)}
         return _read_columns(columns, options, "the pandas frame")
     if family == "polars" and is_frame:
         frame = data.collect() if type(data).__name__ == "LazyFrame" else data
         return _read_columns({name: frame[name].to_list() for name in frame.columns}, options, "the polars frame")
     if isinstance(data, Mapping):
+        _check_names([str(name) for name in data], "the dict of columns")
         return _read_columns({str(name): list(values) for name, values in data.items()}, options, "the dict of columns")
     if isinstance(data, tuple) and len(data) == 2 and all(_is_sequence(part) for part in data):
         return _read_arrays(*data, options)
@@ -75,7 +95,19 @@ def rows_of_dataset(dataset: Dataset) -> Rows:
     return Rows(rows=tuple(rows), modality=dataset.modality, source=dataset.source)
 
 
+def _check_names(names: Sequence[str], source: str) -> None:
+    twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice:
+        raise DataError(
+            f"{source} has {count_of(len(twice), 'column name')} more than once: {', '.join(map(repr, twice[:10]))}.",
+            expected="a name of its own for every column.",
+            mend="rename or drop the others, as in frame.loc[:, ~frame.columns.duplicated()].",
+        )
+
+
 def _is_sequence(part: object) -> bool:
+    if type(part).__module__.partition(".")[0] in ("torch", "jax", "jaxlib", "tensorflow"):
+        return bool(getattr(part, "ndim", 0))
     if isinstance(part, np.ndarray):
         return part.ndim > 0
     is_series = type(part).__module__.partition(".")[0] in ("pandas", "polars") and type(part).__name__ == "Series"
@@ -101,13 +133,13 @@ def _read_arrays(items: Any, labels: Any, options: ReadOptions) -> Rows:  # noqa
             expected="as many labels as items, in the same order.",
             mend="pass (items, labels) of equal length.",
         )
-    if isinstance(labels, np.ndarray) and labels.ndim != 1:
+    if isinstance(labels, np.ndarray) and labels.ndim > 2:
         raise DataError(
             f"the array of labels has the shape {labels.shape}.",
-            expected="one label per item, shape (N,); for several labels per item a list of lists of names.",
-            mend="turn indicator columns into names: [[names[j] for j in np.flatnonzero(row)] for row in labels].",
+            expected="one label per item, shape (N,); or a row of 0 and 1 per item, shape (N, K), with label_names.",
+            mend="reshape it, or turn it into names.",
         )
-    return _read_items(_plain_list(items), _plain_list(labels), options, "two arrays")
+    return _read_items(_plain_list(items), list(plain_value(labels)), options, "two arrays")
 
 
 def _plain_list(values: Any) -> list[Any]:  # noqa: ANN401 - arrays, series, lists
@@ -116,10 +148,11 @@ def _plain_list(values: Any) -> list[Any]:  # noqa: ANN401 - arrays, series, lis
 
 
 def _read_items(items: list[Any], labels: list[Any], options: ReadOptions, source: str) -> Rows:
-    plain = replace(options, item_column="item", label_column="label", group_column=None, split_column=None)
+    ignored = ignored_options(options, OPTIONS_OF_COLUMNS)
+    plain = replace(options, item_column="item", label_column="label", group_column=None, split_column=None, label_columns=None)
     rows = _read_columns({"item": items, "label": labels}, plain, source)
     # Here a label is an object of its own: text with a '|' in it is one label, a list is several.
-    return replace(rows, splits_text=False)
+    return replace(rows, splits_text=False, ignored=ignored)
 
 
 def _read_columns(columns: dict[str, list[Any]], options: ReadOptions, source: str) -> Rows:

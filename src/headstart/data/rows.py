@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from headstart.errors import DataError, SettingError
-from headstart.records import Finding, Modality, SplitName
+from headstart.records import TASK_ALIASES, Finding, Modality, SplitName
 
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train",
@@ -48,6 +48,8 @@ class Row:
     """Text, number, or list, as found; None where the source has none."""
     group: str | None = None
     split: SplitName | None = None
+    unlabelled: bool = False
+    """Whether the label is a word for a missing value, so that no task takes it for 'none of the labels'."""
     place: str = ""
     """Where the user finds it, as in 'line 12'; used in messages only."""
 
@@ -61,7 +63,11 @@ class Rows:
     source: str
     splits_text: bool = False
     """Whether a label text may be several labels written `a|b`: true for tables and frames."""
+    has_cells: bool = False
+    """Whether labels are cells of a table or values in memory, and no names of folders."""
     findings: tuple[Finding, ...] = ()
+    ignored: tuple[str, ...] = ()
+    """Options that were given and that mean nothing for this source."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +77,23 @@ class ReadOptions:
     modality: str = "auto"
     """auto, image, text or audio."""
     task: str = "auto"
-    """auto, single, multi or value."""
+    """auto, single, multi or value; or multiclass, multilabel, regression, which mean the same."""
     item_column: str | None = None
     label_column: str | None = None
     group_column: str | None = None
     split_column: str | None = None
+    label_columns: tuple[str, ...] | None = None
+    """Columns of 0 and 1, one for each label, which name the labels."""
+    label_separator: str | None = None
+    """What separates several labels in one cell."""
+    label_names: tuple[str, ...] | None = None
+    """Names of the positions of indicator rows, in their order."""
+    item_root: Path | None = None
+    """The folder that relative paths in a table start at; None for the table's own."""
+    encoding: str | None = None
+    """Of the text of a table; None for UTF-8, or UTF-16 with a byte order mark."""
+    known_labels: tuple[str, ...] | None = None
+    """The labels of the model that is scored; numbers are spelt as it spells them."""
     merge_labels: dict[str, str] | None = None
     """Label as found → label to use."""
     unpack_root: Path | None = None
@@ -84,7 +102,13 @@ class ReadOptions:
     """How many classes must be there for the single task: two to learn from, one to score a model on."""
 
     def __post_init__(self) -> None:
-        """Refuse a modality or task that is unknown."""
+        """Refuse a modality or task that is unknown, and options that contradict each other."""
+        object.__setattr__(self, "task", TASK_ALIASES.get(self.task, self.task))
+        if self.item_root is not None:
+            object.__setattr__(self, "item_root", Path(self.item_root).expanduser())
+        for name in ("label_columns", "label_names"):
+            object.__setattr__(self, name, names_of(name, getattr(self, name)))
+        check_label_options(self)
         for name, choices in (("modality", ("auto", "image", "text", "audio")), ("task", ("auto", "single", "multi", "value"))):
             value = getattr(self, name)
             if value not in choices:
@@ -93,6 +117,60 @@ class ReadOptions:
                     expected=f"one of {', '.join(choices)}.",
                     mend=f"pass --{name} {choices[0]} (in Python: {name}={choices[0]!r}), or leave it out.",
                 )
+
+
+OPTIONS_OF_COLUMNS = ("item_column", "label_column", "group_column", "split_column", "label_columns")
+OPTIONS_OF_CELLS = ("label_separator", "label_names", "item_root")
+
+
+def ignored_options(options: ReadOptions, names: Iterable[str]) -> tuple[str, ...]:
+    """Which of the named options were given."""
+    return tuple(name for name in names if getattr(options, name) is not None)
+
+
+def names_of(option: str, value: Any) -> tuple[str, ...] | None:  # noqa: ANN401 - from Python an option may be of any type
+    """Read a list of names: a list or tuple of texts, or one text with commas between them.
+
+    Raises:
+        SettingError: if it is neither, or names nothing.
+    """
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else value
+    names = tuple(part.strip() for part in parts if isinstance(part, str)) if isinstance(parts, list | tuple) else ()
+    if not names or not all(names) or len(names) < len(parts) or len(set(names)) < len(names):
+        raise SettingError(
+            f"{option} is {value!r}.",
+            expected="different names, none of them empty: a list of texts, or one text with commas between them.",
+            mend=f"--{option.replace('_', '-')} cat,dog",
+        )
+    return names
+
+
+def check_label_options(options: Any) -> None:  # noqa: ANN401 - ReadOptions, or the settings of a fit
+    """Refuse two ways of saying where the labels are, and a separator that is nothing.
+
+    Raises:
+        SettingError: if options contradict each other, or the encoding is unknown.
+    """
+    others = [name for name in ("label_column", "label_separator", "label_names") if getattr(options, name) is not None]
+    if options.label_columns is not None and others:
+        raise SettingError(
+            f"label_columns is given, and {' and '.join(others)} too.",
+            expected="one way of saying where the labels are.",
+            mend=f"leave {' and '.join('--' + name.replace('_', '-') for name in others)} out, or --label-columns.",
+        )
+    if options.label_separator == "":
+        raise SettingError("label_separator is empty.", expected="one character or several.", mend="--label-separator ','")
+    if options.encoding is not None:
+        try:
+            "".encode(options.encoding)
+        except (LookupError, ValueError) as error:
+            raise SettingError(
+                f"encoding is {options.encoding!r}, which Python does not know as a text encoding.",
+                expected="a name such as utf-8, windows-1251, windows-1252, shift_jis or gb18030.",
+                mend="correct the spelling of --encoding.",
+            ) from error
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

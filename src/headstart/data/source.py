@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,21 @@ from natsort import natsorted
 from headstart.data.archives import ARCHIVE_SUFFIXES, is_archive, unpack
 from headstart.data.columns import read_table_rows
 from headstart.data.folders import step_into, visible_entries
-from headstart.data.labels import find_task, read_labels, read_values, tell_few_several, tell_unlabelled
+from headstart.data.label_cells import normalise_labels
+from headstart.data.labels import (
+    find_task,
+    read_labels,
+    read_values,
+    tell_few_several,
+    tell_numeric_labels,
+    tell_unlabelled,
+)
 from headstart.data.layout import class_folders_with_items, read_folder
 from headstart.data.memory import read_object
 from headstart.data.modality import modality_of_name
 from headstart.data.rows import (
+    OPTIONS_OF_CELLS,
+    OPTIONS_OF_COLUMNS,
     SPLIT_NAMES,
     ReadOptions,
     Row,
@@ -25,12 +35,13 @@ from headstart.data.rows import (
     clean_text,
     count_of,
     did_you_mean,
+    ignored_options,
     name_some,
     nearest_paths,
     unique_ids,
 )
 from headstart.data.tables import TABLE_SUFFIXES
-from headstart.errors import DataError
+from headstart.errors import DataError, SettingError
 from headstart.records import Dataset, Finding, Sample
 from headstart.runtime import cache_root
 
@@ -56,6 +67,11 @@ def read(  # noqa: PLR0913 - one keyword for each option a user can type
     group_column: str | None = None,
     split_column: str | None = None,
     merge_labels: dict[str, str] | None = None,
+    label_columns: Sequence[str] | None = None,
+    label_separator: str | None = None,
+    label_names: Sequence[str] | None = None,
+    item_root: str | Path | None = None,
+    encoding: str | None = None,
     unpack_root: Path | None = None,
 ) -> Dataset:
     """Read labelled data; `read_with_findings` does the same and also tells what it noticed.
@@ -70,6 +86,11 @@ def read(  # noqa: PLR0913 - one keyword for each option a user can type
         group_column: of a table or frame; None for a column named group, if there is one.
         split_column: of a table or frame; None for a column named split, if there is one.
         merge_labels: label as found → label to use.
+        label_columns: columns of 0 and 1, one for each label.
+        label_separator: what separates several labels in one cell.
+        label_names: names of the positions of indicator rows (0 and 1 for each label).
+        item_root: the folder that relative paths of a table start at; None for the table's own.
+        encoding: of a text table; None for UTF-8.
         unpack_root: the folder archives are unpacked below; None for the user's cache.
 
     Raises:
@@ -86,6 +107,11 @@ def read(  # noqa: PLR0913 - one keyword for each option a user can type
         group_column=group_column,
         split_column=split_column,
         merge_labels=merge_labels,
+        label_columns=None if label_columns is None else tuple(label_columns),
+        label_separator=label_separator,
+        label_names=None if label_names is None else tuple(label_names),
+        item_root=None if item_root is None else Path(item_root),
+        encoding=encoding,
         unpack_root=unpack_root,
     )
     return read_with_findings(data, options, test=test).dataset
@@ -106,8 +132,13 @@ def read_with_findings(data: Any, options: ReadOptions | None = None, *, test: A
     if isinstance(data, Dataset) and test is None and not options.merge_labels:
         return Reading(dataset=data)
     rows = _gather(data, options)
+    ignored = set(rows.ignored)
     if test is not None:
-        rows = _join_test(rows, _gather(test, options))
+        tested = _gather(test, options)
+        ignored &= set(tested.ignored)
+        rows = _join_test(rows, tested)
+    if ignored:
+        raise _options_without_use(sorted(ignored), rows.source)
     if isinstance(data, Dataset) and options.task == "auto":
         options = replace(options, task=data.task)
     reading = _finish(rows, options)
@@ -156,7 +187,8 @@ def _read_directory(root: Path, options: ReadOptions) -> Rows:
     """Read a folder of class folders; or the one table in it (or train and test tables) where it has no class folders."""
     tables = [path for path in visible_entries(root)[1] if path.suffix.casefold() in TABLE_SUFFIXES]
     if not tables or len(class_folders_with_items(root)) > 1:
-        return read_folder(root, modality=options.modality)
+        given = ignored_options(options, (*OPTIONS_OF_COLUMNS, *OPTIONS_OF_CELLS, "encoding"))
+        return replace(read_folder(root, modality=options.modality), ignored=given)
     if len(tables) == 1:
         return replace(read_table_rows(tables[0], options), source=f"table {tables[0].name}")
     if not all(path.stem.casefold() in SPLIT_NAMES for path in tables):
@@ -170,6 +202,27 @@ def _read_directory(root: Path, options: ReadOptions) -> Rows:
     rows = tuple(replace(row, id=f"{split}/{row.id}", split=split) for split, part in parts for row in part.rows)
     findings = tuple(finding for _, part in parts for finding in part.findings)
     return replace(parts[0][1], rows=rows, source=f"tables in {root.name}", findings=findings)
+
+
+def refuse_options(options: ReadOptions, source: str) -> None:
+    """Refuse every option of tables for a source that has none.
+
+    Raises:
+        SettingError: if one was given.
+    """
+    given = ignored_options(options, (*OPTIONS_OF_COLUMNS, *OPTIONS_OF_CELLS, "encoding"))
+    if given:
+        raise _options_without_use(list(given), source)
+
+
+def _options_without_use(names: list[str], source: str) -> SettingError:
+    options = ", ".join("--" + name.replace("_", "-") for name in names)
+    return SettingError(
+        f"{options} is given, and means nothing for {source}.",
+        expected="options that apply to the data: columns and encodings are of tables; in a folder, the name of each class "
+        "folder is the label.",
+        mend=f"leave {options} out, or give the table itself.",
+    )
 
 
 def _join_test(rows: Rows, test: Rows) -> Rows:
@@ -191,6 +244,7 @@ def _join_test(rows: Rows, test: Rows) -> Rows:
         rows,
         rows=(*rows.rows, *moved),
         splits_text=rows.splits_text or test.splits_text,
+        has_cells=rows.has_cells or test.has_cells,
         source=f"{rows.source}, tested on {test.source}",
         findings=(*rows.findings, *findings),
     )
@@ -199,19 +253,21 @@ def _join_test(rows: Rows, test: Rows) -> Rows:
 def _finish(rows: Rows, options: ReadOptions) -> Reading:
     """Decide the task, clean the labels, leave out what has none, make ids unique, order the labels: here and only here."""
     ids = unique_ids([row.id for row in rows.rows])
+    rows = replace(rows, rows=tuple(replace(row, id=name) for row, name in zip(rows.rows, ids, strict=True)))
+    rows = normalise_labels(rows, options)
     task = find_task(rows, options.task)
     if task == "value":
         values = read_values(rows)
         samples = [_sample(row, name, (), value) for row, name, value in zip(rows.rows, ids, values, strict=True)]
         labelled = [sample for sample in samples if sample.value is not None]
     else:
-        labels = _merge(read_labels(rows, task), options.merge_labels or {})
+        labels = _merge(read_labels(rows, task, options.known_labels), options.merge_labels or {})
         pairs = zip(rows.rows, ids, labels, strict=True)
         samples = [_sample(row, name, several, None) for row, name, several in pairs if several is not None]
         labelled = samples
     label_space = tuple(natsorted({label for sample in labelled for label in sample.labels}))
     kept = {sample.id for sample in labelled}
-    unlabelled = [name for name in ids if name not in kept]
+    unlabelled = [row.id for row in rows.rows if row.id not in kept and not row.unlabelled]
     _check_labels(rows, labelled, label_space, task)
     if task == "single" and len(label_space) < options.least_classes:
         raise _one_class(rows, labelled, label_space[0])
@@ -219,6 +275,7 @@ def _finish(rows: Rows, options: ReadOptions) -> Reading:
         *rows.findings,
         *tell_unlabelled(unlabelled, [s.id for s in labelled if task == "multi" and not s.labels]),
         *(tell_few_several(labelled) if task == "multi" and options.task == "auto" else ()),
+        *(tell_numeric_labels(labelled, label_space) if task == "single" and options.task == "auto" and rows.has_cells else ()),
     )
     dataset = Dataset(samples=tuple(labelled), labels=label_space, task=task, modality=rows.modality, source=rows.source)
     return Reading(dataset=dataset, findings=findings)
