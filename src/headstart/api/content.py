@@ -155,8 +155,8 @@ def warn_of_unknown(dataset: Dataset, splits: Splits, unknown: Sequence[str]) ->
     if not named:
         return []
     return [
-        f"{count_of(len(named), 'class')} with most training items in one group: {name_some(named)}. Cross-validation cannot test "
-        "these items, so they train, but neither choose the head nor calibrate its probabilities."
+        f"{count_of(len(named), 'class')} with most training items in one group: {name_some(named)}. Cross-validation cannot "
+        "test these items, so they train, but neither choose the head nor calibrate its probabilities."
     ]
 
 
