@@ -10,12 +10,12 @@ from headstart.evidence import metrics
 from headstart.evidence.evaluate import evaluate_repeated, evaluate_single
 from headstart.heads.choose import ChoicePlan, choose_head
 from headstart.heads.folds import known_rows, make_folds
-from headstart.heads.judge import Judge
+from headstart.heads.judge import Judge, Mark
 from headstart.heads.temperature import log_losses, softmax
 from headstart.records import Dataset, Sample, Splits
 from headstart.select.calibration import calibrate
 from headstart.select.gate import mark_items
-from headstart.select.trial import Contestants, hold_trial
+from headstart.select.trial import Contestants, better, hold_trial
 
 NUM_CLASSES = 6
 
@@ -92,6 +92,22 @@ def test_every_comparison_gives_the_same_scores_the_same_loss():
     assert mark_items(choice.scores[known], labels[known], "single").losses.mean() == pytest.approx(trial.loss, rel=1e-4)
     judge = Judge.of("single", labels, choice.folds, None)
     assert judge.mark(choice.scores).log_loss == pytest.approx(trial.loss, rel=1e-4)
+
+
+def test_a_comparison_of_features_has_the_standard_error_of_that_of_heads():
+    features, labels, groups, *_ = copies_and_others(2)
+    groups[:350] = np.arange(350) // 7
+    items = Contestants(task="single", targets=labels, num_classes=NUM_CLASSES, groups=groups)
+    one, other = (
+        hold_trial(name, part, (24,), items, seed=0) for name, part in (("x", features), ("y", features[:, ::-1] ** 2))
+    )
+    plan = ChoicePlan(seed=0, candidates=("ridge",))
+    folds = choose_head(features, labels, task="single", num_classes=NUM_CLASSES, groups=groups, plan=plan).folds
+    known = known_rows(labels, folds, task="single")
+    judge = Judge.of("single", labels[known], folds[known], groups[known])
+    marks = [Mark(losses=trial.losses, temperature=1.0, accuracy=None, log_loss=None, rmse=None) for trial in (other, one)]
+    gain, error = judge.compare(*marks)
+    assert better(one, other)[1].endswith(f"lower by {gain:.4f} ± {error:.4f}")
 
 
 def test_labels_have_one_loss_in_every_comparison_too():

@@ -134,11 +134,24 @@ class Judge:
         Returns:
             The mean difference of the criterion, and its standard error over rows or groups.
         """
-        differences = (mark.losses - best.losses) * self.weights
-        gap = float(differences.mean())
-        deviations = differences - gap
-        if self.clusters is not None:
-            deviations = np.bincount(self.clusters, weights=deviations)
-        count = len(deviations)
-        error = float(np.sqrt(np.square(deviations).sum() * count / max(count - 1, 1)) / len(differences))
-        return gap, error
+        return mean_and_error((mark.losses - best.losses) * self.weights, self.clusters)
+
+
+def mean_and_error(differences: np.ndarray, clusters: np.ndarray | None) -> tuple[float, float]:
+    """The mean of paired differences, and its standard error.
+
+    Args:
+        differences: (N,) float64, of each row.
+        clusters: (N,) int64 from 0 on, the group of each row, whose differences move together; None if no row has one.
+
+    Returns:
+        Mean and standard error; infinite for a single row or group.
+    """
+    mean = float(differences.mean())
+    deviations = differences - mean
+    if clusters is not None:
+        deviations = np.bincount(clusters, weights=deviations).astype(np.float64)
+    count = len(deviations)
+    if count < 2:
+        return mean, float("inf")
+    return mean, float(np.sqrt(np.square(deviations).sum() * count / (count - 1)) / len(differences))

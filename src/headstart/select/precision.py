@@ -17,6 +17,7 @@ from headstart.features import extract
 from headstart.features.fusion import FusedPrefix
 from headstart.features.int8 import quantized, times_faster
 from headstart.features.prefix import OnnxPrefix, Prefix
+from headstart.heads.judge import mean_and_error
 from headstart.preprocess.batches import in_batches
 from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.recipe import Preprocess
@@ -99,11 +100,9 @@ def _together(parts: Sequence[PrecisionChoice]) -> PrecisionChoice:
 
 def as_good(challenger: Trial, holder: Trial) -> tuple[bool, str]:
     """Whether a challenger's loss is surely no more than a little higher, and so in words."""
-    differences = challenger.losses - holder.losses
-    error = float(differences.std(ddof=1) / len(differences) ** 0.5)
+    worse, error = mean_and_error(challenger.losses - holder.losses, holder.clusters)
     most = MOST_WORSE * holder.loss
-    told = f"loss higher by {differences.mean():.4f} ± {error:.4f}, where {most:.4f} is allowed"
-    return float(differences.mean()) + 2 * error <= most, told
+    return worse + 2 * error <= most, f"loss higher by {worse:.4f} ± {error:.4f}, where {most:.4f} is allowed"
 
 
 def _settled(prefix: Prefix, precision: str) -> PrecisionChoice:

@@ -14,6 +14,7 @@ import numpy as np
 
 from headstart.features import FeatureTable
 from headstart.heads.choose import ChoicePlan, choose_head
+from headstart.heads.judge import mean_and_error
 from headstart.records import Task
 
 
@@ -39,6 +40,8 @@ class Trial:
     score: float
     """Accuracy in [0, 1]; R² for the value task."""
     note: str = ""
+    clusters: np.ndarray | None = None
+    """(N,) int64, the group of each of these items, if any has one."""
 
     @property
     def loss(self) -> float:
@@ -99,17 +102,21 @@ def hold_trial(
         features, items.targets, task=items.task, num_classes=items.num_classes or None, groups=items.groups, plan=plan
     )
     if items.task != "value":
-        return Trial(name=name, losses=choice.losses[choice.known], score=float(choice.chosen.cv_accuracy or 0.0))
+        score, losses = float(choice.chosen.cv_accuracy or 0.0), choice.losses[choice.known]
+        return Trial(name=name, losses=losses, score=score, clusters=_clusters(items, choice.rows[choice.known]))
     targets, scores = items.targets[choice.rows], choice.scores.astype(np.float64)
     losses = (scores[:, 0] - targets) ** 2
-    return Trial(name=name, losses=losses, score=float(1.0 - losses.mean() / max(float(targets.var()), 1e-300)))
+    score = float(1.0 - losses.mean() / max(float(targets.var()), 1e-300))
+    return Trial(name=name, losses=losses, score=score, clusters=_clusters(items, choice.rows))
+
+
+def _clusters(items: Contestants, rows: np.ndarray) -> np.ndarray | None:
+    return None if items.groups is None else np.unique(items.groups[rows], return_inverse=True)[1]
 
 
 def better(challenger: Trial, holder: Trial, *, errors: float = 1.0) -> tuple[bool, str]:
     """Whether a challenger's loss is lower by more than `errors` standard errors of the paired difference, and so in words."""
-    difference = holder.losses - challenger.losses
-    gain = float(difference.mean())
-    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("inf")
+    gain, error = mean_and_error(holder.losses - challenger.losses, holder.clusters)
     return gain > errors * error, f"{challenger.name} against {holder.name}: {tell_gain(gain, error)}"
 
 
