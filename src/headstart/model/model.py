@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, final, overload
 
 import numpy as np
 import onnxruntime
@@ -14,6 +14,7 @@ from headstart import runtime
 from headstart.errors import DataError
 from headstart.heads.terms import TermsHead
 from headstart.inference import ordered_map
+from headstart.model.frames import is_frame, is_series, named_cells, predictions_frame
 from headstart.model.items import expand, unreadable_error
 from headstart.model.manifest import Manifest
 from headstart.model.place import copy_model
@@ -94,24 +95,44 @@ class Model:
         """The labels, in the order of the network's outputs."""
         return self.manifest.labels
 
-    def predict(self, items: Any, *, unreadable: Literal["raise", "skip"] = "raise") -> list[Prediction]:  # noqa: ANN401
+    @overload
+    def predict(
+        self,
+        items: Any,  # noqa: ANN401 - any kind of item
+        *,
+        unreadable: Literal["raise", "skip"] = "raise",
+        as_frame: Literal[False] = False,
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(self, items: Any, *, unreadable: Literal["raise", "skip"] = "raise", as_frame: bool) -> Any: ...  # noqa: ANN401
+
+    def predict(self, items: Any, *, unreadable: Literal["raise", "skip"] = "raise", as_frame: bool = False) -> Any:
         """Label new items.
 
         Args:
             items: one item or several: paths, folders (all items below them), bytes; for images arrays (H, W, 3), of clips
-                (F, H, W, 3), and PIL images, too. For texts a string is the text itself, and a `Path` a file or folder.
+                (F, H, W, 3), and PIL images, too. For texts a string is the text itself, and a `Path` a file or folder. Or a
+                series, or a frame with a column of items, of pandas or polars: a row is an item.
             unreadable: what to do with items that cannot be read: 'raise' names them all, 'skip' leaves them out.
+            as_frame: whether to give a frame in place of a list: of polars for items in one of its frames or series, else of
+                pandas, with the index of the items kept.
 
         Returns:
-            A prediction for each item, in their order.
+            A prediction for each item, in their order; or a frame with a row for each.
 
         Raises:
             DataError: if there is no item, or some cannot be read.
         """
-        answers = self.answers(items)
+        named = self._name(items)
+        answers = self.answers_to(named)
         if answers.unreadable and unreadable == "raise":
             raise unreadable_error(answers.unreadable)
-        return self.interpret(answers)
+        predictions = self.interpret(answers)
+        if not as_frame:
+            return predictions
+        rows = [row for row, (name, _) in enumerate(named) if name not in answers.unreadable]
+        return predictions_frame(predictions, items, rows, self.manifest.task)
 
     def interpret(self, answers: Answers) -> list[Prediction]:
         """Put answers into words: labels and probabilities, or values."""
@@ -129,7 +150,12 @@ class Model:
         Raises:
             DataError: if there is no item.
         """
-        return self.answers_to(expand(items, self.manifest.modality))
+        return self.answers_to(self._name(items))
+
+    def _name(self, items: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any kind of item
+        if is_frame(items) or is_series(items):
+            return named_cells(items, self.manifest.modality)
+        return expand(items, self.manifest.modality)
 
     def answers_to(self, named: Sequence[tuple[str, Any]]) -> Answers:
         """Run the network on items that have names.

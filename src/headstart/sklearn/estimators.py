@@ -281,6 +281,13 @@ def _class_weights(wanted: str | dict[Any, float] | None, classes: np.ndarray, n
             expected='None, "balanced", or a dict from label to weight.',
             mend='pass class_weight="balanced".',
         )
+    unknown = [key for key in wanted if key not in set(classes.tolist())]
+    if unknown:
+        raise SettingError(
+            f"class_weight has the keys {', '.join(map(repr, unknown[:10]))}, which no label of y is.",
+            expected=f"labels among {', '.join(map(repr, classes.tolist()[:20]))}; those left out weigh 1.",
+            mend="correct the keys: they are of the type of y, such as 1 and not '1'.",
+        )
     return np.array([wanted.get(label, 1.0) for label in classes.tolist()])
 
 

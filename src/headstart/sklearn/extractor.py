@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from headstart.errors import DataError
 from headstart.features import compile_prefix, extract
 from headstart.features.clips import suit_prefix
 from headstart.features.prefix import Prefix
+from headstart.model.frames import cells_of, is_frame, is_series
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Sample
 
@@ -64,16 +66,17 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
         Args:
             X: N items: paths of pictures or clips, bytes, arrays (H, W, 3), or PIL images; or texts, where the backbone
-                takes these.
+                takes these. Or a series, or a frame with a column of items.
 
         Returns:
             (N, D) float32.
 
         Raises:
-            DataError: if an item cannot be read; all such are named.
+            DataError: if X is one item and no sequence, a frame has no column of items, or an item cannot be read.
         """
-        prefix = suit_prefix(self._open(), X)
-        samples = [Sample(id=f"item {position}", item=item) for position, item in enumerate(X)]
+        items = _items_of(X)
+        prefix = suit_prefix(self._open(), items)
+        samples = [Sample(id=f"item {position}", item=item) for position, item in enumerate(items)]
         table = extract(prefix, self._preprocess(prefix), samples)
         if table.failures:
             told = "".join(f"\n  - {id_}: {reason}" for id_, reason in list(table.failures.items())[:20])
@@ -104,3 +107,17 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     def _preprocess(self, prefix: Prefix) -> Preprocess:
         base = prefix.spec.preprocess
         return base.with_fitting(base.fittings[0] if self.geometry == "auto" else self.geometry)
+
+
+def _items_of(X: Any) -> list[Any]:  # noqa: ANN401, N803 - scikit-learn's name
+    """The items one by one: those of a frame are its column of items, those of an array (N, 1) of objects its only column."""
+    if is_frame(X) or is_series(X):
+        return cells_of(X)
+    if isinstance(X, str | bytes | Path):
+        raise DataError(
+            f"X is one {type(X).__name__}, and items are expected.",
+            expected="a sequence of N items, a series, or a frame with a column of items.",
+            mend="pass [X].",
+        )
+    is_column = isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] == 1 and X.dtype.kind in "OUS"
+    return list(X[:, 0] if is_column else X)
