@@ -210,16 +210,6 @@ def test_all_advice_of_a_report_comes_in_order_and_that_of_dropped_strategies_do
     assert [advice.kind for advice in advise(report)] == ["at chance"]
 
 
-def test_too_little_time_is_told_where_nothing_could_be_tried():
-    attempts = [{"strategy": name, "kept": False, "reason": "not tried: …", "gate": None} for name in ("last:2", "full")]
-    report = {"summary": {}, "tuning": {"kept": "extract", "attempts": attempts}}
-    (advice,) = advise(report)
-    assert advice.kind == "not tried" and "last:2 and full" in advice.message and "--strategy last:2" in advice.mend
-    attempts[1]["gate"] = gate(-0.05, -0.09, -0.01)
-    assert advise(report) == []
-    assert advise({"summary": {}}) == []
-
-
 def undone(first, last, *, floor=0.3, strategy="last:1", statistics="kept"):
     rows = [{"epoch": 1, "train_loss": first, "valid_loss": first}, {"epoch": 2, "train_loss": last, "valid_loss": last}]
     plan = PLAN | {"norm_statistics": statistics}

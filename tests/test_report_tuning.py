@@ -12,7 +12,7 @@ from headstart.cli.tuning import tell_tuning
 from headstart.model.model import Report
 from headstart.report import curves
 from headstart.report.adaptation import describe_losses, describe_rates, describe_tuning, list_plan
-from headstart.report.attempted import list_attempted
+from headstart.report.attempted import describe_skipped, list_attempted
 from headstart.report.blocks import join_alike, list_blocks, write_count
 from headstart.report.card import model_card
 from headstart.report.page import render_report
@@ -221,9 +221,10 @@ def test_extract_says_plainly_why_nothing_was_tuned():
     assert "What was tried" not in told and "Learning rate" not in told
     dropped = make_tuned(make_attempt(kept=False, gate=UNSURE), kept="extract", cut=None)
     assert "No tuned network was kept, because none is better beyond doubt." in describe_tuning(dropped)
-    slow = make_tuned(make_attempt(kept=False, gate=None, reason="not tried: it takes 128 s"), kept="extract", cut=None)
+    skipped = make_attempt(kept=False, gate=None) | {"code": "over_budget", "needed_seconds": 128.0}
+    slow = make_tuned(skipped, kept="extract", cut=None, reason=describe_skipped([skipped]))
     told = text_of(render_report(slow))
-    assert "Not tried: it takes 128 s." in told and "What could have been tried" in told and "longer --budget" in told
+    assert "would take about 2 min: --budget 3m." in told.replace("\xa0", " ") and "What was tried" not in told
 
 
 def test_other_strategies_have_their_own_words():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart.api.views import rate_of
 from headstart.backbones import BackboneSource
 from headstart.config import FitSettings
 from headstart.errors import MissingPackageError, SettingError, TuningError, extra_of, install_command
@@ -18,11 +19,22 @@ from headstart.features.device import accelerator
 from headstart.features.fusion import parts_of
 from headstart.features.prefix import Prefix
 from headstart.records import Dataset, Finding, Splits
+from headstart.report.attempted import describe_skipped
+from headstart.select.cost import Cost, predict_cost, read_rates
 from headstart.select.floor import Floor, FloorPlan
 from headstart.select.geometry import GeometryChoice
 from headstart.select.precision import PrecisionChoice
-from headstart.select.rules import Circumstances
-from headstart.select.strategy import Attempt, check_pairs, check_strategy, possible, propose, why_good_enough
+from headstart.select.rules import Circumstances, make_plan
+from headstart.select.strategy import (
+    Attempt,
+    budget_seconds,
+    check_pairs,
+    check_strategy,
+    possible,
+    propose,
+    why_good_enough,
+)
+from headstart.tuning.plan import TuningPlan
 
 if TYPE_CHECKING:
     from headstart.select.trials import Trial
@@ -75,6 +87,9 @@ class Adaptation:
     notes: tuple[str, ...] = ()
     trained_head: dict[str, Any] | None = None
     """The candidate that the question of the head gains, where a trained head was asked for: name, score and note."""
+    code: str = ""
+    """Why it came to this, for programs: 'as_asked', 'nothing_to_gain', 'too_few_items', 'no_torch', 'over_budget',
+    'not_tunable', 'not_better' or 'better'."""
 
 
 def adapt(
@@ -101,38 +116,119 @@ def adapt(
         MissingPackageError: if a strategy is asked for and its packages are not installed.
     """
     settings = bottom.settings
-    if bottom.source.parts and settings.strategy == "auto" and settings.head != "mlp":
-        return floor_kept(bottom, NOT_TUNED)
-    why_not = why_not_tuned(bottom.prefix)
-    if why_not and settings.strategy == "auto" and settings.head != "mlp":
-        return floor_kept(bottom, why_not)
-    strategy = check_strategy(settings.strategy, bottom.prefix.spec.info)
+    strategy, info = settings.strategy, bottom.prefix.spec.info
+    trained_head = settings.head == "mlp"
+    if strategy == "auto" and not trained_head and (why := NOT_TUNED if bottom.source.parts else why_not_tuned(bottom.prefix)):
+        return floor_kept(bottom, why, code="not_tunable")
+    strategy = check_strategy(strategy, info)
     check_pairs(strategy, bottom.dataset, bottom.splits)
     if settings.resume:
         _refuse_other_strategy(folder, strategy, settings)
-    hidden_head = settings.head == "mlp" and strategy in {"auto", "extract"}
-    if strategy == "extract" and not hidden_head:
-        return floor_kept(bottom, "as asked: the exact head on frozen features")
     facts = _circumstances(bottom)
-    if hidden_head:
-        return _with_hidden_head(bottom, folder, facts, callbacks, progress)
-    if strategy == "auto" and (why := why_good_enough(bottom.floor.choice.chosen)):
-        return floor_kept(bottom, why)
-    proposed, why_none = propose(bottom.dataset, bottom.splits, facts) if strategy == "auto" else ((strategy,), "")
-    proposed = possible(proposed, bottom.prefix.spec.info) if strategy == "auto" else proposed
+    if trained_head and strategy in {"auto", "extract"}:
+        from headstart.api.hidden import with_hidden_head
+
+        return with_hidden_head(bottom, folder, facts, callbacks=callbacks, progress=progress)
+    if strategy == "extract":
+        return floor_kept(bottom, "as asked: the exact head on frozen features", code="as_asked")
+    if strategy == "auto":
+        return _search(bottom, folder, facts, callbacks, progress)
+    from headstart.api.attempts import Attempts
+
+    return Attempts(bottom, folder, facts, callbacks=callbacks, progress=progress).as_asked(strategy)
+
+
+def _search(
+    bottom: Bottom,
+    folder: Path,
+    facts: Circumstances,
+    callbacks: Sequence[Callback],
+    progress: Callable[[str, int, int], None] | None,
+) -> Adaptation:
+    """What `auto` does: torch is loaded only for strategies that fit the budget."""
+    if why := why_good_enough(bottom.floor.choice.chosen):
+        return floor_kept(bottom, why, code="nothing_to_gain")
+    proposed, why = propose(bottom.dataset, bottom.splits, facts)
+    proposed = possible(proposed, bottom.prefix.spec.info)
     if not proposed:
-        return floor_kept(bottom, why_none)
-    missing = _missing_package()
-    if missing and strategy == "auto":
-        return floor_kept(
-            bottom, f"fine-tuning was not tried: {missing} is not installed: {install_command(extra_of(missing))}"
+        return floor_kept(bottom, why, code="too_few_items")
+    if missing := _missing_package():
+        command = install_command(extra_of(missing))
+        return floor_kept(bottom, f"fine-tuning was not tried: it needs {missing}: {command}", code="no_torch")
+    budget = budget_seconds(bottom.settings, floor_seconds=bottom.seconds, device=facts.device)
+    costs = {name: cost_of(bottom, plan_for(bottom, name, facts)) for name in proposed}
+    affordable = [name for name in proposed if costs[name].least_seconds <= budget]
+    skipped = tuple(
+        over_budget(plan_for(bottom, name, facts), costs[name].least_seconds) for name in proposed if name not in affordable
+    )
+    if not affordable:
+        return replace(
+            floor_kept(bottom, describe_skipped([one.as_json() for one in skipped]), code="over_budget"), attempts=skipped
         )
-    if missing:
-        raise MissingPackageError(missing, purpose="tuning")
     from headstart.api.attempts import Attempts
 
     attempts = Attempts(bottom, folder, facts, callbacks=callbacks, progress=progress)
-    return attempts.as_asked(strategy) if strategy != "auto" else attempts.in_turn(proposed)
+    found = attempts.in_turn(affordable, budget)
+    return replace(found, attempts=(*skipped, *found.attempts))
+
+
+def plan_for(bottom: Bottom, strategy: str, facts: Circumstances) -> TuningPlan:
+    """The rules' plan, with class weights where the floor found them worth having."""
+    plan = make_plan(strategy, facts, bottom.settings)
+    weighted = any(asked["question"] == "class weights" and asked["kept"] == "weights" for asked in bottom.floor.choices)
+    return replace(plan, balance="weights") if weighted else plan
+
+
+def cost_of(bottom: Bottom, plan: TuningPlan, *, started: bool = False) -> Cost:
+    """What a strategy will take on this machine.
+
+    Args:
+        bottom: the floor.
+        plan: of the strategy.
+        started: whether torch is loaded and the network open.
+    """
+    return predict_cost(
+        plan,
+        bottom.prefix.spec.info,
+        num_items=len(bottom.splits.train),
+        has_valid=bool(bottom.splits.valid),
+        items_per_second=rate_of(bottom.table, bottom.prefix, bottom.dataset),
+        rates=read_rates(bottom.prefix.model_path),
+        started=started,
+    )
+
+
+def over_budget(plan: TuningPlan, needed_seconds: float) -> Attempt:
+    """A strategy that was not tried for lack of time.
+
+    Args:
+        plan: of the strategy.
+        needed_seconds: the least budget that it would take.
+    """
+    return Attempt(
+        strategy=plan.strategy,
+        kept=False,
+        reason="it does not fit the budget",
+        seconds=0.0,
+        plan=plan.as_json(),
+        code="over_budget",
+        needed_seconds=needed_seconds,
+    )
+
+
+def require_tuning(settings: FitSettings) -> None:
+    """Refuse a strategy or head that is trained where the packages for it are not installed, before any work.
+
+    Args:
+        settings: of the fit.
+
+    Raises:
+        MissingPackageError: naming what to install.
+    """
+    trains = settings.strategy not in {"auto", "extract"} or settings.head == "mlp"
+    if trains and (missing := _missing_package()):
+        purpose = f"strategy {settings.strategy!r}" if settings.head != "mlp" else "a head with hidden layers"
+        raise MissingPackageError(missing, purpose=purpose)
 
 
 def check_tunable(settings: FitSettings, prefix: Prefix) -> None:
@@ -152,21 +248,6 @@ def check_tunable(settings: FitSettings, prefix: Prefix) -> None:
             expected="--strategy auto or extract; or pictures only.",
             mend="--strategy extract; or take frames out of the clips, and keep those of one clip together by --group-column.",
         )
-
-
-def _with_hidden_head(
-    bottom: Bottom,
-    folder: Path,
-    facts: Circumstances,
-    callbacks: Sequence[Callback],
-    progress: Callable[[str, int, int], None] | None,
-) -> Adaptation:
-    missing = _missing_package()
-    if missing:
-        raise MissingPackageError(missing, purpose="training a head with hidden layers")
-    from headstart.api.hidden import with_hidden_head
-
-    return with_hidden_head(bottom, folder, facts, callbacks=callbacks, progress=progress)
 
 
 def _refuse_other_strategy(folder: Path, strategy: str, settings: FitSettings) -> None:
@@ -196,12 +277,13 @@ def _missing_package() -> str | None:
     return next((name for name in ("torch", "accelerate") if importlib.util.find_spec(name) is None), None)
 
 
-def floor_kept(bottom: Bottom, reason: str) -> Adaptation:
+def floor_kept(bottom: Bottom, reason: str, *, code: str) -> Adaptation:
     """The floor answers."""
     return Adaptation(
         strategy="extract",
         cut=None,
         reason=reason,
+        code=code,
         attempts=(),
         prefix=bottom.prefix,
         table=bottom.table,

@@ -13,22 +13,24 @@ from pathlib import Path
 import torch
 
 from headstart import runtime
-from headstart.api.adaptation import DECIDED, Adaptation, Bottom, floor_kept
+from headstart.api.adaptation import DECIDED, Adaptation, Bottom, cost_of, floor_kept, over_budget, plan_for
 from headstart.api.checkpoints import make_checkpoint
-from headstart.api.planning import default_callbacks, plan_for
+from headstart.api.planning import default_callbacks
 from headstart.api.taking_up import take_up
 from headstart.api.views import rate_of
 from headstart.backbones.catalog import open_source
 from headstart.data.targets import encode_targets
 from headstart.errors import TuningError
 from headstart.preprocess.image import ImagePreprocess
+from headstart.report.attempted import describe_skipped
 from headstart.select.contrastive import train_strategy
+from headstart.select.cost import Cost, Rate, keep_rate
 from headstart.select.gate import Verdict, hold_gate
 from headstart.select.mirror import mirror_keeps_labels
 from headstart.select.rules import Circumstances, with_epochs
 from headstart.select.scoring import scores_of
-from headstart.select.strategy import Attempt, budget_seconds
-from headstart.select.trials import Trial, fit_in_budget, least_passes, seconds_an_item, try_strategy, with_found_rate
+from headstart.select.strategy import Attempt
+from headstart.select.trials import Trial, fit_in_budget, seconds_an_item, try_strategy, with_found_rate
 from headstart.select.tuned import Ground, Prepared, Trained, prepare
 from headstart.tuning.callbacks.base import Callback
 from headstart.tuning.checkpoint import Checkpoint
@@ -60,6 +62,7 @@ class Attempts:
         progress: Progress | None = None,
     ) -> None:
         self.bottom, self.folder, self.callbacks, self.progress = bottom, folder, tuple(callbacks), progress
+        started = time.perf_counter()
         runtime.raise_malloc_thresholds()
         # A table of vectors does so little for a batch that threads wait for each other longer than they work.
         torch.set_num_threads(1 if bottom.source.static else runtime.num_cores())
@@ -77,6 +80,7 @@ class Attempts:
             splits=bottom.splits,
             image_size=bottom.settings.image_size,
         )
+        self._start_seconds = time.perf_counter() - started
 
     def as_asked(self, strategy: str) -> Adaptation:
         """Train the strategy the user asked for; it is kept, and compared with the floor all the same."""
@@ -92,21 +96,22 @@ class Attempts:
             attempt = _attempt(prepared, trained, verdict, f"as asked; {verdict.told}", started)
             return self._take_up(prepared, trained, (attempt,), trial)
 
-    def in_turn(self, strategies: Sequence[str]) -> Adaptation:
+    def in_turn(self, strategies: Sequence[str], budget: float) -> Adaptation:
         """Try each strategy at the gate as long as the budget lasts, and keep the best that passes."""
-        settings = self.bottom.settings
-        budget = budget_seconds(settings, floor_seconds=self.bottom.seconds, device=self.facts.device)
         ends = time.perf_counter() + budget
         tried: list[Attempt] = []
         passed: list[Passed] = []
         for strategy in strategies:
             reserved = max((found.seconds for found in passed), default=0.0)
-            attempt, found = self._try(strategy, ends - reserved, budget)
+            attempt, found = self._try(strategy, ends - reserved)
             tried.append(attempt)
             if found is not None:
                 passed.append(found)
         if not passed:
-            return replace(floor_kept(self.bottom, _why_floor(tried)), attempts=tuple(tried))
+            skipped = [attempt for attempt in tried if attempt.code]
+            why = describe_skipped([one.as_json() for one in skipped]) if len(skipped) == len(tried) else _why_floor(tried)
+            code = "over_budget" if len(skipped) == len(tried) else "not_better"
+            return replace(floor_kept(self.bottom, why, code=code), attempts=tuple(tried))
         best = max(passed, key=lambda found: found.trial.verdict.loss_gain)
         plan, verdict = best.plan, best.trial.verdict
         started = time.perf_counter()
@@ -117,23 +122,21 @@ class Attempts:
             spent = next(attempt.seconds for attempt in tried if attempt.strategy == plan.strategy)
             return self._take_up(prepared, trained, (*others, replace(kept, seconds=kept.seconds + spent)), best.trial)
 
-    def _try(self, strategy: str, ends: float, budget: float) -> tuple[Attempt, Passed | None]:
+    def _try(self, strategy: str, ends: float) -> tuple[Attempt, Passed | None]:
         """Try one strategy at the gate."""
         started = time.perf_counter()
         plan = self._plan(strategy)
-        least = self._least_seconds(plan)
-        if started + least > ends:
-            why = f"not tried: it takes {least:.0f} s at least, and {max(ends - started, 0):.0f} of {budget:.0f} s are left"
-            return Attempt(strategy=strategy, kept=False, reason=why, seconds=0.0, plan=plan.as_json()), None
+        cost = cost_of(self.bottom, plan, started=True)
+        if started + cost.least_seconds > ends:
+            return over_budget(plan, cost.least_seconds + self._start_seconds), None
         with self._prepare(plan) as prepared:
             decided = self._decided().get(strategy) if self.bottom.settings.resume else None
             if decided is None:
-                each = seconds_an_item(prepared, self.bottom.floor)
+                each = cost.seconds_an_item if cost.measured else self._measure(prepared, cost)
                 fitted = fit_in_budget(prepared, seconds_an_item=each, seconds=ends - time.perf_counter())
                 if fitted is None:
-                    spent = time.perf_counter() - started
-                    why = f"not trained: measuring took {spent:.0f} s, and a few epochs do not fit the rest of {budget:.0f} s"
-                    return Attempt(strategy=strategy, kept=False, reason=why, seconds=spent, plan=plan.as_json()), None
+                    needed = self._start_seconds + cost_of(self.bottom, plan).least_seconds
+                    return replace(over_budget(plan, needed), seconds=time.perf_counter() - started), None
                 prepared, num_folds = fitted
                 decided = {"epochs": prepared.plan.epochs, "num_folds": num_folds, "seconds_an_item": each}
                 self._decide(strategy, decided)
@@ -161,7 +164,7 @@ class Attempts:
             return prepared
         decided = self._decided().get(plan.strategy) if settings.resume else None
         if decided is None:
-            each = seconds_an_item(prepared, self.bottom.floor) * len(self.bottom.splits.train)
+            each = self._measure(prepared, cost_of(self.bottom, plan)) * len(self.bottom.splits.train)
             decided = {"epochs": max(1, min(plan.epochs, int(settings.budget_seconds / each)))}
             self._decide(plan.strategy, decided)
         epochs = int(decided["epochs"])
@@ -169,10 +172,13 @@ class Attempts:
             return prepared
         return replace(prepared, plan=with_epochs(plan, epochs, f"what fits {settings.budget_seconds:.0f} s"))
 
-    def _least_seconds(self, plan: TuningPlan) -> float:
-        """What the strategy takes at least, by the rate at which the frozen network runs."""
+    def _measure(self, prepared: Prepared, cost: Cost) -> float:
+        """Seconds of training an item, measured, and kept beside the compiled network for later fits."""
         bottom = self.bottom
-        return least_passes(plan) * len(bottom.splits.train) / rate_of(bottom.table, bottom.prefix, bottom.dataset)
+        each = seconds_an_item(prepared, bottom.floor, expected=cost.seconds_an_item)
+        passes = each * rate_of(bottom.table, bottom.prefix, bottom.dataset)
+        keep_rate(bottom.prefix.model_path, prepared.plan.strategy, Rate(passes=passes, start_seconds=self._start_seconds))
+        return each
 
     def _hold_out(self, prepared: Prepared, *, num_folds: int, may_stop: bool = False) -> Trial:
         names = [f"{prepared.plan.strategy} fold {fold + 1}" for fold in range(num_folds)]
@@ -219,6 +225,7 @@ class Attempts:
             strategy=prepared.plan.strategy,
             cut=prepared.cut,
             reason=attempts[-1].reason,
+            code="better" if trial and trial.verdict.passed else "as_asked",
             attempts=attempts,
             prefix=prefix,
             table=table,

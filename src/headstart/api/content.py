@@ -255,6 +255,7 @@ def _summary(story: Story) -> dict[str, Any]:
         "gate": {
             "tried": [attempt.strategy for attempt in adaptation.attempts if attempt.verdict],
             "kept": adaptation.strategy,
+            "code": adaptation.code,
             "reason": adaptation.reason,
         },
         "seconds": {},

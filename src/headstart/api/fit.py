@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from headstart.api.adaptation import Bottom, adapt, check_tunable, clear_traces
+from headstart.api.adaptation import Bottom, adapt, check_tunable, clear_traces, require_tuning
 from headstart.api.classical import add_terms, check_classical
 from headstart.api.content import Story
 from headstart.api.evidence import gather_evidence
@@ -88,6 +88,7 @@ def fit(
     """
     settings = FitSettings.from_options(options)
     check_callbacks(callbacks)
+    require_tuning(settings)
     if settings.task == "generate":
         if test is not None:
             raise SettingError("a corpus has no second source for the test.", expected="one corpus.", mend="leave --test out.")

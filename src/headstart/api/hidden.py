@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from headstart import runtime
-from headstart.api.adaptation import Adaptation, Bottom
+from headstart.api.adaptation import Adaptation, Bottom, plan_for
 from headstart.api.checkpoints import make_checkpoint
-from headstart.api.planning import default_callbacks, plan_for
+from headstart.api.planning import default_callbacks
 from headstart.data.folds import group_names, split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.heads.judge import Judge
@@ -91,6 +91,7 @@ def with_hidden_head(
         strategy="extract",
         cut=None,
         reason=reason,
+        code="as_asked",
         attempts=(attempt,),
         prefix=bottom.prefix,
         table=bottom.table,

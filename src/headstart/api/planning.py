@@ -1,28 +1,17 @@
-"""What every last training goes by and is watched by. Loads torch."""
+"""What every last training is watched by. Loads torch."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-from headstart.api.adaptation import Bottom
 from headstart.artifact.store import HISTORY, LOGS
-from headstart.select.rules import Circumstances, make_plan
 from headstart.tuning.callbacks.base import Callback
 from headstart.tuning.callbacks.logs import CSVLogger, ProgressBar
 from headstart.tuning.callbacks.tensor_board import TensorBoard
-from headstart.tuning.plan import TuningPlan
 
 Progress = Callable[[str, int, int], None]
-
-
-def plan_for(bottom: Bottom, strategy: str, facts: Circumstances) -> TuningPlan:
-    """The rules' plan, with class weights where the floor found them worth having."""
-    plan = make_plan(strategy, facts, bottom.settings)
-    weighted = any(asked["question"] == "class weights" and asked["kept"] == "weights" for asked in bottom.floor.choices)
-    return replace(plan, balance="weights") if weighted else plan
 
 
 def default_callbacks(folder: Path, progress: Progress | None) -> list[Callback]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headstart.report.advice import advise
-from headstart.report.attempted import list_attempted, unit_of_gain
+from headstart.report.attempted import describe_skipped, list_attempted, list_attempts, unit_of_gain
 from headstart.report.blocks import Blocks, join_alike, list_blocks
 
 _SPACE = "\N{NO-BREAK SPACE}"
@@ -28,6 +28,8 @@ def tell_tuning(content: dict[str, Any]) -> list[str]:
         lines.append(f"tried   {attempt.name}: {gain}{attempt.told}{spent}")
     if tuning.get("kept") == "extract" and not lines:
         lines.append(f"tuned   nothing: {tuning.get('reason') or 'as asked'}")
+    elif skipped := describe_skipped(list_attempts(content)):
+        lines.append(f"skipped {skipped}")
     blocks = list_blocks(content)
     if tuning and blocks is not None and blocks.trained:
         lines += _tell_blocks(blocks)

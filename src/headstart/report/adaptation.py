@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from headstart.report.attempted import list_attempted, list_attempts
+from headstart.report.attempted import describe_skipped, list_attempted, list_attempts
 from headstart.report.blocks import list_blocks
 from headstart.report.words import is_number, number, percent, show
 
@@ -67,9 +67,9 @@ def describe_tuning(report: dict[str, Any]) -> str:
     told = "The backbone is as it came, and only the head was solved. "
     if not attempted:
         return f"{told}No network was tuned: {_finish(show(tuning.get('reason') or 'no strategy was tried'))}"
-    if all(attempt.gain is None for attempt in attempted):
-        return f"{told}No network was tuned: what might have been was not tried, for the reasons below."
-    return f"{told}No tuned network was kept, because none is better beyond doubt."
+    skipped = describe_skipped(list_attempts(report))
+    more = f" Not tried: {_finish(skipped)}" if skipped else ""
+    return f"{told}No tuned network was kept, because none is better beyond doubt.{more}"
 
 
 def list_plan(attempt: dict[str, Any]) -> list[tuple[str, str, str]]:

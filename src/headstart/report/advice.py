@@ -23,7 +23,7 @@ def advise(report: dict[str, Any]) -> list[Advice]:
         Any number of pieces of advice, each kind at most once.
     """
     kept = next((attempt for attempt in list_attempts(report) if attempt.get("kept")), None)
-    found = [judge_floor(report), judge_budget(report)]
+    found = [judge_floor(report)]
     if kept is not None:
         labels = len(report["summary"].get("labels") or [])
         lost = judge_start(kept)
@@ -95,23 +95,6 @@ def judge_gate(attempt: dict[str, Any]) -> Advice | None:
         kind="gain unsure",
         message=f"Whether training gained anything cannot be told from {_describe_items(gate)}: {seen}.",
         mend=f"more labelled items tell more; {exact} is as good by all that is known, and quicker.",
-    )
-
-
-def judge_budget(report: dict[str, Any]) -> Advice | None:
-    """Whether strategies were proposed, and the time was too short for any of them.
-
-    Args:
-        report: what report.json holds.
-    """
-    attempts = list_attempts(report)
-    if not attempts or any(attempt.get("gate") or attempt.get("kept") for attempt in attempts):
-        return None
-    names = " and ".join(str(attempt.get("strategy")) for attempt in attempts)
-    return Advice(
-        kind="not tried",
-        message=f"There was too little time to try {names}.",
-        mend=f"a longer --budget, such as 10m; or --strategy {attempts[0].get('strategy')}, which takes the time it needs.",
     )
 
 

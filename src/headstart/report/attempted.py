@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.report.words import duration, is_number, show, signed
+from headstart.report.words import duration, is_number, rough_duration, show, signed
+
+# The code of an attempt that was skipped for lack of time.
+OVER_BUDGET = "over_budget"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +73,40 @@ def was_held(gate: dict[str, Any]) -> bool:
     return all(is_number(gate.get(name)) for name in ("gain", "low", "high", "loss_gain", "loss_low", "loss_high"))
 
 
+def describe_skipped(attempts: Sequence[dict[str, Any]]) -> str:
+    """Say in one line what the strategies that do not fit the budget would take.
+
+    Args:
+        attempts: as `list_attempts` gives them.
+
+    Returns:
+        The line; "" where all were tried.
+    """
+    needs = sorted(
+        (float(attempt.get("needed_seconds") or 0.0), show(attempt.get("strategy", "")))
+        for attempt in attempts
+        if attempt.get("code") == OVER_BUDGET
+    )
+    if not needs:
+        return ""
+    first, *others = needs
+    told = [f"{first[1]} would take about {rough_duration(first[0])}"]
+    told += [f"{name} about {rough_duration(seconds)}" for seconds, name in others]
+    return f"fine-tuning {', '.join(told)}: --budget {suggest_budget(first[0])}"
+
+
+def suggest_budget(least_seconds: float) -> str:
+    """A budget, as `--budget` takes it, that leaves some room above the least.
+
+    Args:
+        least_seconds: the least that will do.
+    """
+    seconds = 1.25 * least_seconds
+    return f"{math.ceil(seconds / 10) * 10}s" if seconds <= 90 else f"{math.ceil(seconds / 60)}m"
+
+
 def list_attempted(report: dict[str, Any]) -> list[Attempted]:
-    """Every strategy that was tried or thought of, in words.
+    """Every strategy that was tried, in words.
 
     Args:
         report: what report.json holds.
@@ -77,7 +114,7 @@ def list_attempted(report: dict[str, Any]) -> list[Attempted]:
     Returns:
         In the order they were tried; none where only the floor was.
     """
-    attempts = list_attempts(report)
+    attempts = [attempt for attempt in list_attempts(report) if attempt.get("code") != OVER_BUDGET]
     kept = next((show(attempt.get("strategy", "")) for attempt in attempts if attempt.get("kept")), "")
     return [_describe_attempt(attempt, kept) for attempt in attempts]
 

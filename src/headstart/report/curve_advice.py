@@ -22,7 +22,6 @@ Kind = Literal[
     "nothing learned",
     "floor better",
     "gain unsure",
-    "not tried",
 ]
 
 FEWEST_EPOCHS = 3

@@ -156,6 +156,13 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}{_SPACE}h {minutes % 60}{_SPACE}min"
 
 
+def rough_duration(seconds: float) -> str:
+    """Say a time that was predicted: "30 s", "4 min" or "2 h"."""
+    if seconds < 90:
+        return f"{max(round(seconds, -1), 10):.0f}{_SPACE}s"
+    return f"{seconds / 60:.0f}{_SPACE}min" if seconds < 5400 else f"{seconds / 3600:.0f}{_SPACE}h"
+
+
 def name_items(summary: dict[str, Any], count: int) -> str:
     """Name the items by what they are.
 

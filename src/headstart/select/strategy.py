@@ -43,10 +43,16 @@ class Attempt:
     plan: dict[str, Any]
     verdict: Verdict | None = None
     history: tuple[dict[str, Any], ...] = ()
+    code: str = ""
+    """'over_budget' where it was not tried for lack of time, else ''."""
+    needed_seconds: float | None = None
+    """The least budget that it would take, where it was not tried for lack of time."""
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         told = {"strategy": self.strategy, "kept": self.kept, "reason": self.reason, "seconds": round(self.seconds, 3)}
+        if self.code:
+            told |= {"code": self.code, "needed_seconds": self.needed_seconds and round(self.needed_seconds, 1)}
         verdict = None if self.verdict is None else self.verdict.as_json()
         # JSON has neither NaN nor infinity, which the loss of a training that broke off may be.
         history = [{name: value if _is_json(value) else None for name, value in row.items()} for row in self.history]

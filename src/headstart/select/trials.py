@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from headstart.data.folds import VALID_FOLDS, cross_validation_folds, group_names, split_off_valid
+from headstart.data.folds import cross_validation_folds, group_names, split_off_valid
 from headstart.data.targets import encode_targets
 from headstart.features.extract import Progress
 from headstart.select.calibration import Calibration, calibrate
 from headstart.select.contrastive import train_strategy
+from headstart.select.cost import HOLD_OUT_FOLDS, fold_choices
 from headstart.select.floor import Floor, FloorPlan, find_floor
 from headstart.select.futility import LEAST_CHANCE, chance_to_pass
 from headstart.select.gate import Verdict, hold_gate
-from headstart.select.rules import FEWEST_EPOCHS, with_epochs, with_rate
+from headstart.select.rules import with_epochs, with_rate
 from headstart.select.scoring import scores_of
 from headstart.select.tuned import Prepared, build_network, train, training_set
 from headstart.tuning.checkpoint import Checkpoint
-from headstart.tuning.plan import TuningPlan
 from headstart.tuning.rate_range import find_learning_rate
 
-# Folds of the gate, and the share of the rules' epochs that must fit the budget for so many; one means a single part held out.
-FOLD_CHOICES = {5: 1.0, 3: 0.25, 1: 0.0}
-HOLD_OUT_FOLDS = 5
-# Of a whole network: each epoch of the gate and of the last training together, every step at least four times as long as a
-# pass forward of the compiled network. What lies above it is measured.
-LEAST_PASSES_AN_EPOCH = 6.4
-# Fewer items held out than this can hardly show a gain, so no time is spent on asking them.
-LEAST_HELD_OUT = 200
+# A measurement of how fast a strategy trains takes about so long.
+MEASURED_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,17 +114,6 @@ def _folds_in_words(done: int, num_folds: int) -> str:
     return f"the first{'' if done == 1 else f' {done}'} of {num_folds} folds, the others left out"
 
 
-def least_passes(plan: TuningPlan) -> int:
-    """The least that a strategy costs, in passes of the compiled network over the items that train.
-
-    Args:
-        plan: of the strategy.
-    """
-    if plan.by_pairs or plan.strategy.startswith("last:"):
-        return 1 + plan.num_views
-    return math.ceil(LEAST_PASSES_AN_EPOCH * min(plan.epochs, FEWEST_EPOCHS))
-
-
 def with_found_rate(prepared: Prepared, floor: Floor) -> Prepared:
     """The strategy with the learning rate that range tests find.
 
@@ -166,16 +148,10 @@ def fit_in_budget(prepared: Prepared, *, seconds_an_item: float, seconds: float)
     Returns:
         The strategy with as many epochs as fit, and the number of folds; None where not even the fewest fit.
     """
-    plan, count = prepared.plan, len(prepared.ground.splits.train)
-    # Epochs are chosen on a part of the items, where the data bring none for that.
-    learning = 1.0 if prepared.ground.splits.valid else 1 - 1 / VALID_FOLDS
-    for num_folds, share_of_epochs in FOLD_CHOICES.items():
-        if num_folds == 1 and count / HOLD_OUT_FOLDS < LEAST_HELD_OUT:
-            continue
-        # All folds' items together, and in the end all items once more.
-        share = learning * ((num_folds - 1 if num_folds > 1 else 1 - 1 / HOLD_OUT_FOLDS) + 1)
+    plan, splits = prepared.plan, prepared.ground.splits
+    count = len(splits.train)
+    for num_folds, share, least in fold_choices(plan, count, has_valid=bool(splits.valid)):
         fitting = int(seconds / (seconds_an_item * count * share))
-        least = max(FEWEST_EPOCHS, int(share_of_epochs * plan.epochs))
         if fitting >= min(least, plan.epochs):
             epochs = min(plan.epochs, fitting)
             told = plan if epochs == plan.epochs else with_epochs(plan, epochs, f"what fits {seconds:.0f} s")
@@ -183,11 +159,18 @@ def fit_in_budget(prepared: Prepared, *, seconds_an_item: float, seconds: float)
     return None
 
 
-def seconds_an_item(prepared: Prepared, floor: Floor) -> float:
-    """How long training takes for each item and epoch, measured on a few batches."""
+def seconds_an_item(prepared: Prepared, floor: Floor, *, expected: float) -> float:
+    """How long training takes for each item and epoch, measured on a few batches.
+
+    Args:
+        prepared: the strategy.
+        floor: whose head training begins with.
+        expected: about what it is, so that the measurement stays short.
+    """
     ids = prepared.ground.splits.train
-    few = ids[: min(len(ids), 2 * prepared.plan.batch_size)]
+    most = min(len(ids), 2 * prepared.plan.batch_size)
+    few = ids[: max(min(most, int(MEASURED_SECONDS / max(expected, 1e-9))), min(most, 4))]
     quick = replace(prepared, plan=replace(prepared.plan, epochs=1, interpolations=(1.0,), averaging="none"))
-    train(quick, floor, few, few[:2])  # the first steps of a network are slower
+    train(quick, floor, few[: max(len(few) // 4, 2)], few[:2])  # the first steps of a network are slower
     (epoch,) = train(quick, floor, few, few[:2]).outcome.history
     return float(epoch["seconds"]) / len(few)
