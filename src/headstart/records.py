@@ -45,6 +45,8 @@ class Dataset:
     modality: Modality
     source: str
     """Where it came from, in words a report can show."""
+    offset: float = 0.0
+    """Regression: what models subtract from the values before they learn, and add to their answers in float64."""
 
     @cached_property
     def by_id(self) -> dict[str, Sample]:

@@ -337,7 +337,7 @@ def label_counts(dataset: Dataset, splits: Splits) -> dict[str, Any]:
 def _points(story: Story) -> list[list[float]]:
     step = -(-len(story.evidence.ids) // MAX_POINTS)
     return [
-        [float(story.dataset.by_id[id_].value or 0.0), float(row[0])]
+        [float(story.dataset.by_id[id_].value or 0.0), float(row[0]) + story.dataset.offset]
         for id_, row in list(zip(story.evidence.ids, story.evidence.answers, strict=True))[::step]
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from headstart.data.folds import needs_cross_validation
 from headstart.data.rows import ReadOptions
 from headstart.data.source import Reading, read_with_findings
 from headstart.data.split import split
-from headstart.data.targets import labels_in
+from headstart.data.targets import centre_values, labels_in
 from headstart.errors import SettingError
 from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.features.clips import suit_prefix
@@ -103,6 +104,7 @@ def fit(
     with workplace(out, resume=settings.resume, overwrite=overwrite) as folder:
         with clock.step("read"):
             reading = read_with_findings(data, _read_options(settings), test=test)
+            reading = replace(reading, dataset=centre_values(reading.dataset))
             _check_balance(settings.balance, reading.dataset.task)
             check_classical(settings.classical, reading.dataset.modality)
             check_pairs(settings.strategy, reading.dataset, None)

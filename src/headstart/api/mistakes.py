@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headstart.api.evidence import Evidence
-from headstart.data.targets import encode_targets
+from headstart.data.targets import encode_targets, format_value
 from headstart.records import Dataset
 from headstart.select.floor import Floor
 
@@ -34,7 +34,7 @@ def mistakes(evidence: Evidence, dataset: Dataset, floor: Floor, *, count: int) 
         case "multi":
             found = _wrong_answers(evidence.answers, truth > 0, floor)
         case "value":
-            found = _largest_errors(evidence.answers[:, 0], truth)
+            found = _largest_errors(evidence.answers[:, 0] + dataset.offset, truth + dataset.offset)
     return [{"item": evidence.ids[row], **told} for row, told in itertools.islice(found, count)]
 
 
@@ -58,4 +58,4 @@ def _wrong_answers(answers: np.ndarray, truth: np.ndarray, floor: Floor) -> Iter
 
 def _largest_errors(answers: np.ndarray, truth: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
     for row in np.argsort(-np.abs(answers - truth), kind="stable"):
-        yield int(row), {"label": f"{truth[row]:.6g}", "predicted": f"{answers[row]:.6g}"}
+        yield int(row), {"label": format_value(truth[row]), "predicted": format_value(answers[row])}

@@ -133,6 +133,7 @@ def _network(story: Story) -> bytes:
         head=floor.head,
         temperatures=floor.calibration.temperatures,
         task=story.dataset.task,
+        offset=story.dataset.offset,
         with_terms=floor.terms is not None,
     )
     return assemble(paths, answer)
@@ -156,7 +157,7 @@ def _compare(story: Story, run: Callable[[np.ndarray, Sequence[Any]], np.ndarray
             answer = run(preprocess.collate([preprocess.prepare(item, name=id_)]), [item])[0]
         except HeadstartError:
             continue  # the item vanished while the fit ran; the others are compared
-        worst = float(np.abs(answer - row).max()) / max(1.0, float(np.abs(row).max()))
+        worst = float(np.abs(answer - story.dataset.offset - row).max()) / max(1.0, float(np.abs(row).max()))
         if not worst <= ANSWER_TOLERANCE:
             raise RuntimeError(f"the saved network answers otherwise than the evaluated head, by {worst:.1e}, on {id_}")
 
@@ -186,6 +187,7 @@ def _head_tensors(story: Story) -> bytes:
             **{name: np.ascontiguousarray(part) for name, part in tensors.items()},
             "temperatures": np.ascontiguousarray(calibration.temperatures),
             "thresholds": np.ascontiguousarray(calibration.thresholds),
+            **({"offset": np.array([story.dataset.offset])} if story.dataset.offset else {}),
         }
     )
 

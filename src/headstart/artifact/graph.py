@@ -37,6 +37,8 @@ class Answer:
     temperatures: np.ndarray
     """(K,) float64."""
     task: Task
+    offset: float = 0.0
+    """Added to the value in float64, which the answer then is; 0 for none."""
     with_terms: bool = False
     """Whether a second input is added to the head's output: what the terms of texts say."""
 
@@ -50,8 +52,8 @@ def assemble(prefix_paths: Sequence[Path], answer: Answer) -> bytes:
 
     Returns:
         An ONNX model, the prefixes' inputs to `answer` (B, K) float32: probabilities that sum to 1 (single), one probability a
-        label (multi), or the value (value). With terms there is one more input, `terms_scores` (B, K) float32, already
-        divided by the temperatures, that is added before the last activation.
+        label (multi), or the value (value), in float64 where there is an offset. With terms there is one more input,
+        `terms_scores` (B, K) float32, already divided by the temperatures, that is added before the last activation.
     """
     networks = [take_clips(onnx.load(path)) if answer.clips else onnx.load(path) for path in prefix_paths]
     model = networks[0] if len(networks) == 1 else join_networks(networks, answer.inputs)
@@ -75,11 +77,17 @@ def assemble(prefix_paths: Sequence[Path], answer: Answer) -> bytes:
         given = "head.output.with_terms"
         graph.input.append(helper.make_tensor_value_info(TERMS_INPUT, TensorProto.FLOAT, ["batch", len(answer.temperatures)]))
         nodes.append(helper.make_node("Add", ["head.output", TERMS_INPUT], [given]))
-    nodes.append(helper.make_node(last, [given], [OUTPUT]))
+    precise = bool(answer.offset)
+    nodes.append(helper.make_node(last, [given], ["answer.float32" if precise else OUTPUT]))
+    if precise:
+        constants["answer.offset"] = np.array([answer.offset], np.float64)
+        nodes.append(helper.make_node("Cast", ["answer.float32"], ["answer.float64"], to=TensorProto.DOUBLE))
+        nodes.append(helper.make_node("Add", ["answer.float64", "answer.offset"], [OUTPUT]))
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items())
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(answer.temperatures)]))
+    kind = TensorProto.DOUBLE if precise else TensorProto.FLOAT
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, kind, ["batch", len(answer.temperatures)]))
     return model.SerializeToString()
 
 

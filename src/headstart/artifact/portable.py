@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from headstart.artifact.store import difference
 from headstart.heads.terms import TermsHead
 from headstart.inference import open_session
 from headstart.model.manifest import Manifest
@@ -211,4 +212,4 @@ def _compare(model: Model, content: bytes, items: Sequence[Any]) -> float:
     if model.terms is not None:
         given |= terms_of(model.terms, [str(preprocess.load(item)) for item in items])
     ours, theirs = session.run(None, given)[0], model.run(batch, items)
-    return float(np.abs(ours - theirs).max()) / max(1.0, float(np.abs(theirs).max()))
+    return difference(ours, theirs, theirs[0])

@@ -317,9 +317,21 @@ def replay(model: Model, content: bytes) -> None:
     answers = model.run(recipe.collate(saved), items)
     for index, answer in enumerate(answers):
         wanted = tensors[f"answer.{index}"]
-        worst = float(np.abs(answer - wanted).max()) / max(1.0, float(np.abs(wanted).max()))
+        worst = difference(answer, wanted, tensors["answer.0"])
         if not worst <= ANSWER_TOLERANCE:
             raise _unfaithful(model.folder, f"golden item {index} gets another answer here (off by {worst:.1e})")
+
+
+def difference(found: np.ndarray, wanted: np.ndarray, base: np.ndarray) -> float:
+    """The largest difference of answers, in units of the largest answer where that is above 1.
+
+    Args:
+        found: (…, K) answers.
+        wanted: (…, K) what they should be.
+        base: (K,) one of these; values in float64 have an offset, and are measured from it.
+    """
+    size = np.abs(wanted - base if wanted.dtype == np.float64 else wanted)
+    return float(np.abs(found - wanted).max()) / max(1.0, float(size.max()))
 
 
 def _unfaithful(folder: Path, what: str) -> ArtifactError:

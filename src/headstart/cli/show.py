@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from headstart.data.targets import format_value
 from headstart.errors import SettingError
 from headstart.preprocess.text_items import excerpt
 from headstart.records import Finding, Prediction
@@ -175,7 +176,7 @@ def _as_json(prediction: Prediction, task: str) -> dict[str, Any]:
 def _cells(prediction: Prediction, task: str) -> list[str]:
     match task:
         case "value":
-            return [prediction.item, f"{prediction.value:.6g}"]
+            return [prediction.item, format_value(prediction.value or 0.0)]
         case "multi":
             chosen = [f"{prediction.probabilities[label]:.4f}" for label in prediction.labels]
             return [prediction.item, "|".join(prediction.labels), "|".join(chosen)]

@@ -231,8 +231,10 @@ class ExactRidgeRegressor(RegressorMixin, BaseEstimator):
         features, targets = validate_data(
             self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True, ensure_min_samples=2
         )
-        fit = fit_ridge_value(features, targets, penalties=self.penalties, scaling=self.scaling)
-        weight, bias = fit.head.weight.astype(np.float64), fit.head.bias.astype(np.float64)
+        # A head is float32, which would lose the digits of targets far from 0.
+        offset = targets.mean(axis=0)
+        fit = fit_ridge_value(features, targets - offset, penalties=self.penalties, scaling=self.scaling)
+        weight, bias = fit.head.weight.astype(np.float64), fit.head.bias.astype(np.float64) + offset
         self.coef_ = weight[0] if targets.ndim == 1 else weight
         self.intercept_ = bias[0] if targets.ndim == 1 else bias
         self.penalty_ = fit.head.penalty
