@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from headstart.config import FitSettings
-from headstart.data.encodings import guess_encoding
 from headstart.data.rows import ReadOptions
 from headstart.data.source import read, read_with_findings
+from headstart.encodings import guess_encoding
 from headstart.errors import DataError, SettingError
 
 ONE_HOT = [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1]]
@@ -261,6 +261,15 @@ def test_other_encodings_are_guessed_and_can_be_named(tmp_path):
     assert set(read(lines, encoding="cp1252").labels) == {"à", "b"}
     with pytest.raises(DataError, match="not ascii"):
         read(path, encoding="ascii")
+
+
+def test_a_text_file_of_another_encoding_says_which(tmp_path):
+    from headstart.preprocess.items import UnreadableItemError
+    from headstart.preprocess.text_items import read_text
+
+    path = put(tmp_path / "t.txt", "Мама мыла раму, а папа читал газету".encode("cp1251"))
+    with pytest.raises(UnreadableItemError, match="windows-1251"):
+        read_text(path)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from headstart.data.encodings import guess_encoding
 from headstart.data.rows import count_of, name_some
+from headstart.encodings import guess_encoding
 from headstart.errors import DataError, MissingPackageError
 from headstart.records import Finding
 

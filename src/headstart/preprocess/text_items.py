@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headstart.encodings import guess_encoding
 from headstart.preprocess.items import UnreadableItemError, item_name, load_bytes
 
 SHOWN_CHARACTERS = 300
@@ -67,11 +68,13 @@ def _decode(content: bytes, name: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         line = content.count(b"\n", 0, problem.start) + 1
+        guess = guess_encoding(content)
+        looks = f"; it looks like {guess}" if guess else ""
         raise UnreadableItemError(
             name,
-            f"line {line} is no UTF-8 (byte {content[problem.start]:#04x})",
+            f"line {line} is no UTF-8 (byte {content[problem.start]:#04x}){looks}",
             expected="a text file in UTF-8.",
-            mend="convert it: iconv -f WINDOWS-1252 -t UTF-8 FILE",
+            mend=f"convert it: iconv -f {(guess or 'ENCODING').upper()} -t UTF-8 FILE",
         ) from problem
 
 
@@ -79,7 +82,7 @@ def _no_unicode(content: str, place: int, name: str) -> UnreadableItemError:
     line, code = content.count("\n", 0, place) + 1, ord(content[place])
     # Python hands on bytes that it cannot decode as these (PEP 383).
     if 0xDC80 <= code <= 0xDCFF:
-        reason, mend = f"line {line} is no UTF-8 (byte {code - 0xDC00:#04x})", "iconv -f WINDOWS-1252 -t UTF-8 converts it."
+        reason, mend = f"line {line} is no UTF-8 (byte {code - 0xDC00:#04x})", "iconv -f ENCODING -t UTF-8 converts it."
     else:
         reason, mend = f"holds half a character (a lone surrogate) in line {line}", "read the text with its true encoding."
     return UnreadableItemError(name, reason, expected="text in Unicode.", mend=mend)
