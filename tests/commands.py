@@ -27,7 +27,7 @@ def run(*words, stdin="", cwd=None, before=None, **environment):
 
 def run_here(*words, stdin="", cwd=None, **environment):
     """The same without a process of its own: what it prints and ends with."""
-    out, complaint, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    out, complaint, handlers = io.StringIO(), io.StringIO(), (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
     with (
         mock.patch.object(sys, "argv", ["headstart", *map(str, exactly(words))]),
         mock.patch.object(sys, "stdin", io.StringIO(stdin)),
@@ -38,5 +38,6 @@ def run_here(*words, stdin="", cwd=None, **environment):
         pytest.raises(SystemExit) as end,
     ):
         main()
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in zip((signal.SIGTERM, signal.SIGINT), handlers, strict=True):
+        signal.signal(number, handler)
     return subprocess.CompletedProcess(words, end.value.code, out.getvalue(), complaint.getvalue())

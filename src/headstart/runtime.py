@@ -189,7 +189,16 @@ def atomic_write_text(path: Path, text: str, *, error: ErrorMaker = CacheError) 
     Raises:
         HeadstartError: of the class `error`, if the file cannot be written; what was at `path` before is untouched.
     """
-    atomic_write_bytes(path, text.encode("utf-8"), error=error)
+    atomic_write_bytes(path, as_utf8(text), error=error)
+
+
+def as_utf8(text: str) -> bytes:
+    """Encode a text that may hold the bytes of a file name that is no text: they are written as escapes, which JSON reads back.
+
+    Args:
+        text: of any characters, lone surrogates among them.
+    """
+    return text.encode("utf-8", "backslashreplace")
 
 
 def require_packages(*packages: str, purpose: str) -> None:

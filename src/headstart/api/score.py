@@ -44,7 +44,9 @@ def evaluate(model: Model | str | Path, data: Any, *, seed: int = 0, **columns: 
     options = ReadOptions(
         modality=manifest.modality, task=manifest.task, least_classes=1, known_labels=manifest.labels, **columns
     )
-    dataset = read_with_findings(data, options).dataset
+    reading = read_with_findings(data, options)
+    dataset = reading.dataset
+    missing = [finding for finding in reading.findings if finding.kind == "missing"]
     own = [sample for sample in dataset.samples if sample.split == "test"]
     samples = own or list(dataset.samples)
     _check_labels(samples, manifest.labels)
@@ -56,13 +58,17 @@ def evaluate(model: Model | str | Path, data: Any, *, seed: int = 0, **columns: 
     warnings = list(evaluation.warnings)
     if answers.unreadable:
         warnings.insert(0, unreadable_error(answers.unreadable).what + "\nThey are left out.")
+    warnings += [finding.message for finding in missing]
+    left_out = (*answers.unreadable, *(name for finding in missing for name in finding.items))
     learned = learned_digests(model.folder)
     new = [row for row, id_ in enumerate(answers.items) if _digest(model, dataset.by_id[id_]) not in learned]
     if len(new) < len(values):
         warnings.insert(
             0, _told_of_learned(model, dataset, [answers.items[row] for row in new], values[new], seed, len(values))
         )
-    return replace(evaluation, warnings=tuple(warnings), basis=f"{len(values):,} item{'s' * (len(values) != 1)}")
+    return replace(
+        evaluation, warnings=tuple(warnings), left_out=left_out, basis=f"{len(values):,} item{'s' * (len(values) != 1)}"
+    )
 
 
 def _check_labels(samples: list[Sample], known: tuple[str, ...]) -> None:

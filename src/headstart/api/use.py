@@ -26,6 +26,7 @@ from headstart.model.place import check_file_replaceable
 from headstart.preprocess.recipe import Preprocess
 from headstart.records import Finding, Modality, Sample
 from headstart.report.page import render_report
+from headstart.runtime import as_utf8
 
 Progress = Callable[[int, int], None]
 
@@ -181,7 +182,7 @@ def rewrite_report(artifact: str | Path) -> Path:
         page = render_page(read_report(folder))
     else:
         page = render_report(load(folder).report.content)
-    replace_file(folder, "report.html", page.encode())
+    replace_file(folder, "report.html", as_utf8(page))
     return folder / "report.html"
 
 

@@ -42,6 +42,7 @@ from headstart.preprocess.fusion import array_names
 from headstart.records import Sample
 from headstart.report.card import model_card
 from headstart.report.page import import_drawing, render_report
+from headstart.runtime import as_utf8
 
 # Test items that the saved network must answer as the evaluated head did.
 NUM_COMPARED = 4
@@ -79,9 +80,9 @@ def write_artifact(folder: Path, story: Story, seconds: Callable[[], dict[str, f
             SELF_TEST: make_self_test(preprocess, [sample.item for sample in _golden(story)], run),
             LEARNED: pack_digests(story.bottom.table.hashes[id_] for id_ in story.splits.train),
             "head.safetensors": _head_tensors(story),
-            "report.json": json.dumps(content, ensure_ascii=False, indent=1).encode(),
-            "report.html": page.encode(),
-            "README.md": model_card(content).encode(),
+            "report.json": as_utf8(json.dumps(content, ensure_ascii=False, indent=1)),
+            "report.html": as_utf8(page),
+            "README.md": as_utf8(model_card(content)),
             SPLITS: (folder / SPLITS).read_bytes(),
             **_changes(story, folder),
             **preprocess.assets,

@@ -50,7 +50,7 @@ def write(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     complete = Manifest(**{**manifest.__dict__, "files": sums})
-    (folder / MANIFEST).write_text(complete.as_text(), encoding="utf-8")
+    (folder / MANIFEST).write_bytes(runtime.as_utf8(complete.as_text()))
 
 
 def sums_of_logs(folder: Path) -> dict[str, str]:

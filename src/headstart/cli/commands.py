@@ -36,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Transfer learning with evidence: labelled items in, an adapted model out, predictions anywhere without torch.",
+    epilog="Exit status: 0 done; 2 the input is at fault, or some of the items could not be used; 130 interrupted; 1 a bug.",
 )
 app.add_typer(cache_app, name="cache")
 
@@ -178,7 +179,7 @@ def predict(
     output_format: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
     as_json: JsonOption = False,
 ) -> None:
-    """Label new items."""
+    """Label new items. Exit status 2 where some cannot be read; the others are answered."""
     from headstart.cli.predict import TableWords, predict_items
 
     table = TableWords(item_column=item_column, item_root=item_root, encoding=encoding)
@@ -199,7 +200,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     encoding: DataOptions.encoding = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a saved model on labelled data; of data with a test split, only that."""
+    """Score a saved model on labelled data; of data with a test split, only that. Exit status 2 where items cannot be read."""
     from headstart.api.score import evaluate as evaluate_model
     from headstart.cli.show import show_evaluation
 
@@ -215,7 +216,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
         item_root=item_root,
         encoding=encoding,
     )
-    show_evaluation(evaluation, as_json=as_json)
+    raise typer.Exit(show_evaluation(evaluation, as_json=as_json))
 
 
 @app.command()
@@ -239,7 +240,7 @@ def check(  # noqa: PLR0913 - one parameter for each option
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Say what is wrong with DATA, before any training."""
+    """Say what is wrong with DATA, before any training. Exit status 2 for an error, or where items cannot be read."""
     go_offline(offline)
     from headstart.api.use import check as check_data
     from headstart.cli.show import Narrator, show_findings
@@ -263,7 +264,7 @@ def check(  # noqa: PLR0913 - one parameter for each option
             item_root=item_root,
             encoding=encoding,
         )
-    show_findings(findings, as_json=as_json)
+    raise typer.Exit(show_findings(findings, as_json=as_json))
 
 
 @app.command()
@@ -286,7 +287,7 @@ def embed(  # noqa: PLR0913 - one parameter for each option
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write features at any block, for other tools."""
+    """Write features at any block, for other tools. Exit status 2 where some items cannot be read; the others are written."""
     go_offline(offline)
     from headstart.api.use import embed_to_file
     from headstart.cli.show import Narrator, Shown, show_embedding
@@ -309,15 +310,16 @@ def embed(  # noqa: PLR0913 - one parameter for each option
             encoding=encoding,
             overwrite=overwrite,
         )
-    show_embedding(told, out, Shown(as_json=as_json, quiet=quiet))
+    raise typer.Exit(show_embedding(told, out, Shown(as_json=as_json, quiet=quiet)))
 
 
 @app.command()
 def report(artifact: ArtifactArgument) -> None:
     """Write report.html again from the evidence saved in ARTIFACT."""
     from headstart.api.use import rewrite_report
+    from headstart.cli.show import print_line
 
-    typer.echo(rewrite_report(artifact))
+    print_line(str(rewrite_report(artifact)))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from headstart.artifact.store import read_manifest
+from headstart.cli.output import printable
 from headstart.cli.show import Shown, print_json, print_line, show_fit
 from headstart.errors import ArtifactError
 from headstart.language.draws import sampling_of
@@ -45,9 +46,10 @@ def generate_text(artifact: Path, prompt: str, numbers: dict[str, Any], *, as_js
         text = model.generate(prompt, **numbers)
         print_json({"artifact": str(artifact), "prompt": prompt, "text": text, **numbers})
         return
-    sys.stdout.write(prompt)
+    shown = printable if sys.stdout.isatty() else str
+    sys.stdout.write(shown(prompt))
     for piece in model.stream(prompt, **numbers):
-        sys.stdout.write(piece)
+        sys.stdout.write(shown(piece))
         sys.stdout.flush()
     sys.stdout.write("\n")
 

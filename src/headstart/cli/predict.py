@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.artifact.store import load
-from headstart.cli.show import check_format, show_predictions
+from headstart.cli.show import FAULTY, check_format, show_predictions
 from headstart.data.modality import modality_of_name
 from headstart.data.tables import TABLE_SUFFIXES
 from headstart.errors import DataError, SettingError
@@ -59,7 +59,7 @@ def predict_items(artifact: Path, items: list[str], output_format: str, table: T
     show_predictions(model, model.interpret(answers), answers.unreadable, shown)
     if answers.unreadable and shown != "json":
         raise unreadable_error(answers.unreadable)
-    return 2 if answers.unreadable else 0
+    return FAULTY if answers.unreadable else 0
 
 
 def read_plainly(arguments: list[str]) -> tuple[Path, list[str], str] | None:

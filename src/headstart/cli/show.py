@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from headstart.cli.output import printable, write_utf8
 from headstart.data.targets import format_value
 from headstart.errors import SettingError
 from headstart.preprocess.text_items import excerpt
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from headstart.evidence.evaluation import Evaluation
     from headstart.model.model import Model
 
+FAULTY = 2
+"""The exit status where the input is at fault, or some of the items could not be used."""
 FORMATS = ("table", "csv", "json")
 MOST_WARNINGS = 8
 MOST_ITEMS = 3
@@ -150,9 +153,10 @@ def show_predictions(model: Model, predictions: list[Prediction], unreadable: di
             told: dict[str, Any] = {"predictions": [_as_json(prediction, task) for prediction in predictions]}
             print_json(told | ({"unreadable": unreadable} if unreadable else {}))
         case "csv":
+            write_utf8()
             rows = csv.writer(sys.stdout, lineterminator="\n")
             rows.writerow(["item", "value"] if task == "value" else ["item", "label", "probability"])
-            rows.writerows(_cells(prediction, task) for prediction in predictions)
+            rows.writerows(list(map(_no_formula, _cells(prediction, task))) for prediction in predictions)
         case _ if predictions:
             if model.manifest.modality == "text":
                 predictions = [replace(prediction, item=excerpt(prediction.item, MOST_OF_TEXT)) for prediction in predictions]
@@ -184,6 +188,17 @@ def _cells(prediction: Prediction, task: str) -> list[str]:
             return [prediction.item, str(prediction.label), f"{prediction.probability:.4f}"]
 
 
+def _no_formula(cell: str) -> str:
+    """A cell that a spreadsheet would run as a formula, behind an apostrophe; numbers stay as they are."""
+    if not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
 def _print_table(columns: list[str], predictions: list[Prediction], task: str) -> None:
     rows = [_printable(_cells(prediction, task)) for prediction in predictions]
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
@@ -192,29 +207,52 @@ def _print_table(columns: list[str], predictions: list[Prediction], task: str) -
 
 
 def _printable(cells: list[str]) -> list[str]:
-    """One line a row, and no control characters to the terminal, whatever a label holds."""
-    return ["".join(character if character.isprintable() else repr(character)[1:-1] for character in cell) for cell in cells]
+    """One line a row, whatever a label holds."""
+    return ["".join(each if each.isprintable() else repr(each)[1:-1] for each in cell) for cell in cells]
 
 
-def show_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
-    """Print a saved model's score on new data."""
+def show_evaluation(evaluation: Evaluation, *, as_json: bool) -> int:
+    """Print a saved model's score on new data.
+
+    Args:
+        evaluation: of the items that could be read.
+        as_json: as one object.
+
+    Returns:
+        The exit status: 2 where some items could not be used.
+    """
+    status = FAULTY if evaluation.left_out else 0
     if as_json:
         print_json({"test": evaluation.as_json(), "basis": evaluation.basis, "warnings": list(evaluation.warnings)})
-        return
+        return status
     print_line(evaluation.basis)
     for name, value in evaluation.metrics.items():
         low, high = evaluation.intervals[name]
         print_line(f"  {name:<24} {value:.4f}  [{low:.4f}, {high:.4f}]")
     for warning in evaluation.warnings:
         print_line(f"  ! {warning}")
+    return status
 
 
-def show_findings(findings: list[Finding], *, as_json: bool) -> None:
-    """Print what is wrong with the data."""
+def show_findings(findings: list[Finding], *, as_json: bool) -> int:
+    """Print what is wrong with the data.
+
+    Args:
+        findings: of the check.
+        as_json: as one object.
+
+    Returns:
+        The exit status: 2 where a finding is an error, or some items could not be used.
+    """
+    from headstart.data.checks import UNREADABLE_KINDS
+
+    unusable = {*UNREADABLE_KINDS, "missing"}
+    faulty = any(finding.severity == "error" or (finding.kind in unusable and finding.items) for finding in findings)
+    status = FAULTY if faulty else 0
     if as_json:
         keys = ("kind", "severity", "items", "message", "mend")
         print_json({"findings": [{key: getattr(finding, key) for key in keys} for finding in findings]})
-        return
+        return status
     if not findings:
         print_line("nothing found: every item can be read, no copies, every class has enough items.")
     for finding in findings:
@@ -224,17 +262,29 @@ def show_findings(findings: list[Finding], *, as_json: bool) -> None:
         if len(finding.items) > MOST_ITEMS:
             print_line(f"    … {len(finding.items)} in all")
         print_line(f"  mend: {finding.mend}")
+    return status
 
 
-def show_embedding(told: dict[str, Any], out: Path, shown: Shown) -> None:
-    """Say what was embedded."""
+def show_embedding(told: dict[str, Any], out: Path, shown: Shown) -> int:
+    """Say what was embedded.
+
+    Args:
+        told: by the function that did it.
+        out: the file.
+        shown: how much, and as what.
+
+    Returns:
+        The exit status: 2 where some items could not be used.
+    """
+    status = FAULTY if told["unreadable"] else 0
     if shown.as_json:
         print_json(told | {"out": str(out)})
-        return
+        return status
     for item, reason in told["unreadable"].items():
-        sys.stderr.write(f"left out: {item}: {reason}\n")
+        sys.stderr.write(printable(f"left out: {item}: {reason}") + "\n")
     if not shown.quiet:
         print_line(f"{told['items']} vectors of {told['width']} numbers in {out} ({told['hits']} from the cache)")
+    return status
 
 
 def show_export(made: Portable, out: Path, *, as_json: bool) -> None:
@@ -272,8 +322,8 @@ def megabytes(size: int) -> str:
 
 
 def print_line(text: str) -> None:
-    """One line on stdout."""
-    sys.stdout.write(text + "\n")
+    """A line on stdout, or several; control characters are shown, and do nothing."""
+    sys.stdout.write(printable(text) + "\n")
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -34,6 +34,8 @@ class Evaluation:
     majority: dict[str, Any] | None = None
     """The best constant answer: the most frequent label of these items, and its share of them (accuracy); single task only."""
     warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Names of items that were given and could not be used."""
 
     def as_json(self) -> dict[str, Any]:
         """The `test` object of `fit --json`: each metric, each followed by its `_ci95`."""

@@ -28,7 +28,7 @@ from headstart.language.network import token_losses
 from headstart.language.packing import Blocks
 from headstart.model.manifest import Manifest
 from headstart.model.place import STAGE, announce, own_path
-from headstart.runtime import atomic_write_text
+from headstart.runtime import as_utf8, atomic_write_text
 from headstart.tuning.tensors import save_tensors
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -131,7 +131,7 @@ def save_model(folder: Path, backbone: CausalBackbone, written: Written, *, whol
     backbone.tokenizer.save_pretrained(stage)
     save_tensors(_golden(backbone, written.golden), stage / SELF_TEST)
     for name, text in written.texts.items():
-        (stage / name).write_text(text, encoding="utf-8")
+        (stage / name).write_bytes(as_utf8(text))
     made = sorted(path for path in stage.rglob("*") if path.is_file())
     files = {path.relative_to(stage).as_posix(): sha256_of(path) for path in made}
     announce(folder, files)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from headstart.errors import ArtifactError, SettingError
 from headstart.model.manifest import MANIFEST, Manifest
+from headstart.runtime import as_utf8
 
 MARKER = ".headstart-work.json"
 """In a folder that Headstart works in, or has replaced: which of its files are Headstart's own."""
@@ -212,7 +213,7 @@ def copy_model(folder: Path, manifest: Manifest, target: Path, *, overwrite: boo
         try:
             for name, sha256 in manifest.files.items():
                 _copy_file(folder, name, work, sha256 if manifest.is_sealed(name) else None)
-            (work / MANIFEST).write_text(manifest.as_text(), encoding="utf-8")
+            (work / MANIFEST).write_bytes(as_utf8(manifest.as_text()))
             move_into_place(work, target, overwrite=overwrite)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)  # made here, under a name nobody had
