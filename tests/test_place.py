@@ -454,7 +454,7 @@ def test_a_model_whose_folder_is_gone_or_another_is_refused(saved, tmp_path):
     "error",
     [
         SettingError("what", expected="that", mend="this"),
-        MissingPackageError("onnx", extra="train", purpose="this"),
+        MissingPackageError("onnx", purpose="this"),
         UnreadableItemError("a.png", "is empty", kind="empty"),
     ],
 )
