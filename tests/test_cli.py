@@ -147,6 +147,7 @@ def test_every_option_of_fit_reaches_the_model(pictures, tmp_path):
     words += ["--geometry", "pad", "--budget", "1s", "--seed", "5", "--modality", "image", "--task", "single"]
     words += ["--backbone", "efficientnet-lite0", "--strategy", "auto", "--head", "linear", "--offline", "--json"]
     words += ["--epochs", "3", "--batch-size", "8", "--learning-rate", "0.01", "--classical", "auto", "--precision", "float32"]
+    words += ["--item-root", str(tmp_path), "--encoding", "utf-8"]
     summary = told(run_here("fit", table, "--out", tmp_path / "out.hs", *words))
     assert summary["labels"] == ["rings", "stripes"]
     assert (summary["counts"]["train"], summary["counts"]["test"]) == (96, 24)
@@ -158,6 +159,7 @@ def test_every_option_of_fit_reaches_the_model(pictures, tmp_path):
         "merge_labels": [["checks", "stripes"], ["blobs", "rings"]], "epochs": 3, "batch_size": 8, "learning_rate": 0.01,
         "find_learning_rate": False, "tuning": [], "resume": False, "hidden": None, "dropout": None,
         "classical": "auto", "context": None, "precision": "float32",
+        "item_root": tmp_path.name, "encoding": "utf-8", "label_columns": None, "label_names": None, "label_separator": None,
     }  # fmt: skip
 
 

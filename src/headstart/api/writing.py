@@ -215,10 +215,16 @@ def _manifest(story: Story, content: dict[str, Any]) -> Manifest:
         cut=kept.cut or "",
         block=kept.answering.block,
         views=kept.table.views,
-        settings=asdict(story.bottom.settings),
+        settings=_settings(story),
         packages=_packages(),
         files={},
     )
+
+
+def _settings(story: Story) -> dict[str, Any]:
+    """The options of the fit; of a folder only the name, as models are passed on."""
+    settings = asdict(story.bottom.settings)
+    return settings | ({"item_root": Path(settings["item_root"]).name} if settings["item_root"] else {})
 
 
 def _packages() -> dict[str, str]:
