@@ -250,7 +250,7 @@ def test_parquet_appears_only_whole(pictures, tmp_path):
         embed_to_file(tmp_path / "absent.jpg", tmp_path / "f.parquet", overwrite=True)
     with pytest.raises(DataError, match="2 items cannot be read"):
         embed_to_file([b"no picture", b"nor this"], tmp_path / "f.parquet", overwrite=True)
-    with pytest.raises(SettingError, match="f.csv is not named as a Parquet file"):
+    with pytest.raises(SettingError, match="f.csv is not named as a Parquet"):
         embed_to_file(pictures, tmp_path / "f.csv")
     with pytest.raises(SettingError, match="no block 'blocks.99'"):
         embed_to_file(pictures, tmp_path / "f.parquet", block="blocks.99", overwrite=True)
