@@ -168,3 +168,45 @@ def test_every_error_can_be_raised():
     for kind in ("unreadable", "too_few_classes", "tiny_class", "split_mismatch", "another"):
         with pytest.raises(DataError, match="told"):
             raise_if_fatal([Finding(kind=kind, severity="error", items=(), message="told", mend="m")])
+
+
+@pytest.mark.parametrize(
+    ("other", "kept", "said", "unsaid"),
+    [
+        ("cafe\u0301", "caf\u00e9", ["Unicode normalisation"], ["case", "white space"]),
+        ("A\u030angstro\u0308m", "\u00e5ngstr\u00f6m", ["Unicode normalisation", "case"], ["white space"]),
+        ("\u0915\u093c", "\u0958", ["Unicode normalisation"], ["case"]),
+        ("Caf\u00e9", "caf\u00e9", ["case"], ["Unicode", "white space"]),
+        ("big dog", "bigdog", ["white space"], ["Unicode", "only by case"]),
+    ],
+)
+def test_a_clash_of_spellings_says_what_differs(other, kept, said, unsaid):
+    data = make([(f"{label}/{i}", label, None) for label, number in ((other, 5), (kept, 9)) for i in range(number)])
+    (clash,) = of_kind(find_problems(data), "case_clash")
+    reason = "only by" + clash.message.partition("only by")[2]
+    assert all(word in reason for word in said) and not any(word in reason for word in unsaid)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "never"),
+    [
+        ("single", ("a", "b"), []),
+        ("multi", (("a",), ("a", "b")), ["--task"]),
+        ("value", (1.5, 2.5), ["label", "--task", "multi"]),
+    ],
+)
+def test_copies_that_disagree_are_mended_as_the_task_needs(task, labels, never):
+    spec = [("x0", labels[0], None), ("x1", labels[1], None)]
+    spec += [(f"y{i}", labels[i % 2], None) for i in range(20)]
+    data = make(spec, task=task)
+    hashes = {sample.id: "same" if sample.id.startswith("x") else sample.id for sample in data.samples}
+    (conflict,) = of_kind(find_problems(data, hashes=hashes), "label_conflict")
+    assert set(conflict.items) == {"x0", "x1"}
+    assert not any(word in f"{conflict.message} {conflict.mend}" for word in never)
+    assert ("--task multi" in conflict.mend) == (task == "single")
+
+
+def test_imbalanced_label_sets_have_no_accuracy():
+    data = make([*((f"a{i}", ("a",), None) for i in range(60)), *((f"b{i}", ("b",), None) for i in range(6))], task="multi")
+    (finding,) = of_kind(find_problems(data), "imbalance")
+    assert "accuracy" not in finding.message and "micro-F1" in finding.message and "--balance" not in finding.mend

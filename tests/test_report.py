@@ -339,7 +339,7 @@ def test_headline_of_values_and_of_several_labels():
     value = summarise({"mae": 4.4, "mae_ci95": [4.0, 4.8], "r2": -0.1})
     assert "Off by 4.40 on average" in words.headline(value)
     assert "always answering the mean would do no worse" in words.headline(value)
-    assert words.headline(summarise({"micro_f1": 0.851})).startswith("F1 0.85 over all labels of 129 test images")
+    assert words.headline(summarise({"micro_f1": 0.851})).startswith("F1 0.851 over all labels of 129 test images")
     assert "not evaluated" in words.headline({"summary": {}})
 
 
@@ -415,3 +415,29 @@ def test_nothing_heavy_is_loaded_before_it_is_needed_and_pyplot_never():
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        ([0.988, 0.999], "98.8–99.9 %"),
+        ([0.87, 0.97], "87–97 %"),
+        ([0.9712, 0.9735], "97.12–97.35 %"),
+        ([0.98765, 0.98789], "98.765–98.789 %"),
+        ([0.9999, 1.0], "99.990–100.000 %"),
+        ([1.0, 1.0], "100–100 %"),
+        ([0.0, 0.6], "0–60 %"),
+    ],
+)
+def test_an_interval_has_the_decimals_that_its_width_needs(interval, expected):
+    assert words.percent_range(interval).replace("\xa0", " ") == expected
+
+
+def test_a_value_has_the_decimals_of_its_interval_and_fewer_never():
+    assert words.percent(0.9951, interval=[0.988, 0.999]).replace("\xa0", " ") == "99.5 %"
+    assert words.percent(0.93, 5000, interval=[0.8, 0.99]).replace("\xa0", " ") == "93 %"
+    assert words.number_range([0.99912, 0.99934]) == "0.99912–0.99934"
+    assert words.number_range([0.81, 0.93]) == "0.810–0.930"
+    assert words.number_range([-0.12, 0.3]) == "-0.120 to 0.300"
+    assert words.number(0.9992, [0.99912, 0.99934]) == "0.99920"
+    assert [words.decimals_of(width) for width in (0, 20, 5, 4.9, 0.5, 0.4, 1e-12)] == [0, 0, 0, 1, 1, 2, 6]

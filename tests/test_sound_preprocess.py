@@ -314,3 +314,20 @@ def test_what_a_page_shows_can_be_heard_and_seen():
     assert kind == "data:audio/wav;base64" and rate == 8_000 and len(heard) == 32_000
     assert shown["thumbnail"].startswith("data:image/png;base64,")
     assert PREPROCESS.illustrate((np.zeros(5, np.float32), 8_000))["sound"].startswith("data:audio/wav")
+
+
+def test_channels_of_opposite_phase_are_not_called_silent(tmp_path):
+    one = tone()
+    noise = np.random.default_rng(0).normal(0, 0.01, 16000).astype(np.float32)
+    soundfile.write(tmp_path / "opposite.wav", np.stack([one, -one], 1), 16000)
+    items = {
+        "file": tmp_path / "opposite.wav",
+        "array": (np.stack([one, -one], 1), 16000),
+        "nearly": (np.stack([one, noise - one], 1), 16000),
+        "half silent": (np.stack([one, 0 * one], 1), 16000),
+        "equal": (np.stack([one, one], 1), 16000),
+        "mono": (one, 16000),
+        "silent": (np.zeros((16000, 2), np.float32), 16000),
+    }
+    found = {finding.kind: finding.items for finding in PREPROCESS.notice(items)}
+    assert found == {"opposite_phase": ("file", "array", "nearly"), "silence": ("silent",)}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -269,3 +270,22 @@ def plain_of(text):
 def test_reading_names_the_text_where_nobody_else_does():
     with pytest.raises(UnreadableItemError, match="the text ' ': holds only white space"):
         read_text(" ")
+
+
+def test_combining_marks_tell_words_apart():
+    """Hindi vowel signs, Thai and Hebrew points and accents belong to the letter before them."""
+    for words in (
+        ["कि", "की", "कु", "के"],
+        ["தி", "து", "தீ", "தெ"],
+        ["ที่", "ทุ", "ทิ", "ทู"],
+        ["e\u0331", "e\u0330", "e\u032d", "e"],
+    ):
+        assert shingles.find_near_copies([word * 12 for word in words]) == []
+        assert shingles.find_near_copies(words) == []
+
+
+def test_gaps_and_normalisation_make_no_difference_with_marks():
+    text = "यह किताब बहुत अच्छी है और मुझे पसंद आई"
+    assert shingles.find_near_copies([text, f"  {text.replace(' ', ', ')}! ❤\ufe0f"]) == [(0, 1)]
+    accented = "Déjà vu: une élève très âgée a mangé le pâté, à côté de la forêt."
+    assert shingles.find_near_copies([accented, unicodedata.normalize("NFD", accented)]) == [(0, 1)]

@@ -225,10 +225,13 @@ def show_evaluation(evaluation: Evaluation, *, as_json: bool) -> int:
     if as_json:
         print_json({"test": evaluation.as_json(), "basis": evaluation.basis, "warnings": list(evaluation.warnings)})
         return status
+    from headstart.report.words import number
+
     print_line(evaluation.basis)
     for name, value in evaluation.metrics.items():
-        low, high = evaluation.intervals[name]
-        print_line(f"  {name:<24} {value:.4f}  [{low:.4f}, {high:.4f}]")
+        interval = evaluation.intervals[name]
+        low, high = (number(end, interval) for end in interval)
+        print_line(f"  {name:<24} {number(value, interval)}  [{low}, {high}]")
     for warning in evaluation.warnings:
         print_line(f"  ! {warning}")
     return status

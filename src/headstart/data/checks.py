@@ -264,15 +264,24 @@ def _tell_conflicts(dataset: Dataset, copies: Sequence[tuple[str, ...]]) -> list
     if not conflicts:
         return []
     told = [_name_conflict(samples) for samples in conflicts]
+    what, mend = _CONFLICTS[dataset.task]
     return [
         Finding(
             kind="label_conflict",
             severity="warning",
             items=tuple(sample.id for samples in conflicts for sample in samples),
-            message=f"{count_of(len(conflicts), 'item')} under more than one label: {name_some(told, _NUM_GROUPS_NAMED)}.",
-            mend="decide on one label for each and remove the other copies, or use --task multi.",
+            message=f"{count_of(len(conflicts), 'item')} {what}: {name_some(told, _NUM_GROUPS_NAMED)}.",
+            mend=mend,
         )
     ]
+
+
+_CONFLICTS = {
+    "single": ("under more than one label", "decide on one label for each and remove the other copies, or use --task multi."),
+    "multi": ("with more than one set of labels", "give every copy of an item the same labels, or keep one copy of each."),
+    "value": ("with more than one value", "decide on one value for each, or its copies' mean, and remove the other copies."),
+}
+"""By task: what is said of copies that disagree, and what to do."""
 
 
 def _name_conflict(samples: Sequence[Sample]) -> str:

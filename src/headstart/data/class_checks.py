@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart.data.rows import count_of, name_some
@@ -186,14 +186,15 @@ def _tell_imbalance(dataset: Dataset, left: _Left) -> list[Finding]:
     (largest, most), *_, (smallest, fewest) = left.train_counts.most_common()
     if most < MAX_IMBALANCE * fewest:
         return []
-    weigh = "pass --balance weights to weigh classes equally, or " if dataset.task == "single" else ""
+    is_single = dataset.task == "single"
+    weigh = "pass --balance weights to weigh classes equally, or " if is_single else ""
     return [
         Finding(
             kind="imbalance",
             severity="warning",
             items=(),
             message=f"the largest class {largest!r} has {most:,} samples, {most / fewest:.0f} times the smallest, {smallest!r} "
-            f"({fewest:,}). Look at macro-F1 beside the accuracy.",
+            f"({fewest:,}). Look at macro-F1 beside the {'accuracy' if is_single else 'micro-F1'}.",
             mend=f"{weigh}add samples to the small ones.",
         )
     ]
@@ -218,11 +219,24 @@ def _tell_case_clashes(left: _Left) -> list[Finding]:
                 kind="case_clash",
                 severity="warning",
                 items=tuple(dict.fromkeys(id_ for label in others for id_ in holders[label])),
-                message=f"label {told} differs from {kept!r} ({count_of(left.counts[kept], 'sample')}) only by case or space.",
+                message=f"label {told} differs from {kept!r} ({count_of(left.counts[kept], 'sample')}) "
+                f"only by {_differences(kept, others)}.",
                 mend=" ".join(f"--merge-labels {shlex.quote(f'{label}={kept}')}" for label in others),
             )
         )
     return findings
+
+
+def _differences(kept: str, others: Sequence[str]) -> str:
+    """What spellings differ by that `_fold` makes equal: case, white space, and the Unicode form of accented letters."""
+    ways = {
+        "case": lambda label: "".join(unicodedata.normalize("NFC", label).split()),
+        "white space": lambda label: unicodedata.normalize("NFC", label).casefold(),
+        "Unicode normalisation (an accented letter as one character or as letter and accent)": lambda label: "".join(
+            label.casefold().split()
+        ),
+    }
+    return " and ".join(name for name, keep in ways.items() if any(keep(label) != keep(kept) for label in others))
 
 
 def _fold(label: str) -> str:

@@ -10,6 +10,7 @@ is then compared exactly.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -77,7 +78,7 @@ def _fold(signature: np.ndarray) -> np.ndarray:
 
 
 def shingle(text: str) -> np.ndarray:
-    """Hash every run of 8 characters of a text, letter case, punctuation and spacing aside.
+    """Hash every run of 8 characters of a text, letter case, punctuation, spacing and Unicode normalisation aside.
 
     Args:
         text: of any length; its first 20,000 characters count.
@@ -85,10 +86,25 @@ def shingle(text: str) -> np.ndarray:
     Returns:
         Sorted uint64, each once; for a text of fewer characters, or of none but punctuation, the one hash of the whole.
     """
-    plain = _GAPS.sub(" ", text[:MOST_CHARACTERS].casefold()).strip() or text[:MOST_CHARACTERS].strip()
+    plain = _plain(text[:MOST_CHARACTERS]) or text[:MOST_CHARACTERS].strip()
     codes = np.frombuffer(plain.ljust(RUN).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     windows = np.lib.stride_tricks.sliding_window_view(codes, RUN)
     return np.unique(_mix((windows * _WEIGHTS).sum(axis=1, dtype=np.uint64)))
+
+
+def _plain(text: str) -> str:
+    """A text in small letters, one space for each gap; combining marks, such as Hindi vowel signs, stay with their letter."""
+    if text.isascii():
+        return _GAPS.sub(" ", text.casefold()).strip()
+    return _GAPS.sub(_keep_marks, unicodedata.normalize("NFC", text.casefold())).strip()
+
+
+def _keep_marks(gap: re.Match[str]) -> str:
+    """The combining marks at the front of a gap, which belong to the letter before it, and a space for what is left of it."""
+    text = gap.group()
+    rest = text.lstrip("".join(character for character in set(text) if unicodedata.category(character).startswith("M")))
+    marks = text[: len(text) - len(rest)]
+    return marks + " " if rest else marks
 
 
 def sign(runs: np.ndarray) -> np.ndarray:

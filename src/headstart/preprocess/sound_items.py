@@ -39,6 +39,8 @@ class SoundFile:
         self._name = name
         self.rate_hz = int(opened.samplerate)
         self.num_channels = int(opened.channels)
+        self.channel_peak = 0.0
+        """The largest absolute sample of any channel decoded so far; 0 for a sound of one channel."""
         self._seeks = num_frames is None
         self.num_frames = int(opened.frames) if num_frames is None else num_frames
 
@@ -88,7 +90,11 @@ class SoundFile:
 
     def _decode(self, count: int) -> np.ndarray:
         block = self._opened.read(count, dtype="float32", always_2d=True)
-        mono = block[:, 0] if self.num_channels == 1 else block.mean(axis=1, dtype=np.float32)
+        if self.num_channels == 1:
+            mono = block[:, 0]
+        else:
+            mono = block.mean(axis=1, dtype=np.float32)
+            self.channel_peak = max(self.channel_peak, float(np.abs(block).max(initial=0.0)))
         if not np.isfinite(mono).all():
             raise UnreadableItemError(
                 self._name, "holds samples that are no numbers (NaN or infinity)", expected="finite samples.", mend=_CONVERT

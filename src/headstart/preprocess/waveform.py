@@ -21,6 +21,8 @@ class Waveform:
     samples: np.ndarray
     """(T,) float32, full scale is 1."""
     rate_hz: int
+    channel_peak: float = 0.0
+    """The largest absolute sample of any channel, before the channels were mixed; 0 for a sound of one channel."""
 
     @property
     def num_frames(self) -> int:
@@ -60,12 +62,14 @@ def as_waveform(item: object, name: str) -> Waveform | None:
         raise unsupported_sound(item, name, f"has samples of shape {array.shape} and type {array.dtype}")
     if array.ndim == 2 and array.shape[0] < array.shape[1]:
         array = array.T  # channels first
-    mono = _full_scale(array).reshape(len(array), -1).mean(axis=1, dtype=np.float32) if array.size else np.zeros(0, np.float32)
+    channels = _full_scale(array).reshape(len(array), -1) if array.size else np.zeros((0, 1), np.float32)
+    mono = channels.mean(axis=1, dtype=np.float32)
     if not np.isfinite(mono).all():
         raise UnreadableItemError(name, "holds samples that are no numbers (NaN or infinity)", expected="finite samples.")
     if array.size * array.itemsize > MAX_FILE_BYTES:
         raise UnreadableItemError(name, f"has {array.size:,} samples", kind="bomb", expected="at most 1 GiB in one item.")
-    return Waveform(samples=mono, rate_hz=int(float(str(rate))))
+    peak = float(np.abs(channels).max(initial=0.0)) if channels.shape[1] > 1 else 0.0
+    return Waveform(samples=mono, rate_hz=int(float(str(rate))), channel_peak=peak)
 
 
 def _is_rate(rate: object) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.report.words import duration, is_number, rough_duration, show, signed
+from headstart.report.words import decimals_of, duration, is_number, rough_duration, show, signed
 
 # The code of an attempt that was skipped for lack of time.
 OVER_BUDGET = "over_budget"
@@ -34,7 +34,8 @@ class Attempted:
         """The gain with its interval, or nothing."""
         if self.gain is None or self.low is None or self.high is None:
             return ""
-        return f"{signed(self.gain)} [{signed(self.low)}, {signed(self.high)}]"
+        form = f".{max(1, decimals_of(self.high - self.low))}f"
+        return f"{signed(self.gain, form)} [{signed(self.low, form)}, {signed(self.high, form)}]"
 
 
 def list_attempts(report: dict[str, Any]) -> list[dict[str, Any]]:

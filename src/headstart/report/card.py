@@ -8,7 +8,7 @@ from typing import Any
 from headstart.report.adaptation import describe_tuning
 from headstart.report.attempted import list_attempted, unit_of_gain
 from headstart.report.facts import describe_model, list_facts, write_usage
-from headstart.report.words import headline, is_number, number, show
+from headstart.report.words import headline, is_number, number, number_range, show
 
 _MOST_LABELS = 50
 _NAMES = {
@@ -65,7 +65,7 @@ def _write_labels(labels: list[str]) -> str:
 def _write_evidence(report: dict[str, Any]) -> str:
     test, evaluation = report["summary"].get("test") or {}, report.get("evaluation") or {}
     rows = [
-        f"| {title} | {number(test[name])} | {_write_interval(test.get(f'{name}_ci95'))} |"
+        f"| {title} | {number(test[name], test.get(f'{name}_ci95'))} | {_write_interval(test.get(f'{name}_ci95'))} |"
         for name, title in _NAMES.items()
         if name in test
     ]
@@ -120,7 +120,7 @@ def _write_backbone(report: dict[str, Any]) -> str:
 
 
 def _write_interval(interval: list[float] | None) -> str:
-    return f"{number(interval[0])} to {number(interval[1])}" if interval else ""
+    return number_range(interval) if interval else ""
 
 
 def _name(summary: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from headstart.report.advice import judge_floor
-from headstart.report.words import duration, is_number, number, percent, percent_range, show
+from headstart.report.words import duration, is_number, number, number_range, percent, percent_range, show
 
 MOST_MISTAKES = 24
 MOST_PAIRS = 10
@@ -197,22 +197,16 @@ def list_stages(report: dict[str, Any]) -> list[tuple[str, float, str]]:
 
 def _make_tile(name: str, value: float, interval: list[float] | None, count: int | None) -> dict[str, Any]:
     title, note = _MEANINGS[name]
-    tile: dict[str, Any] = {"name": title, "note": note, "value": number(value)}
+    tile: dict[str, Any] = {"name": title, "note": note, "value": number(value, interval)}
     if name == "accuracy":
-        tile["value"] = percent(value, count)
+        tile["value"] = percent(value, count, interval=interval)
     if interval:
-        words = percent_range(interval, count) if name == "accuracy" else _write_range(interval)
+        words = percent_range(interval) if name == "accuracy" else number_range(interval)
         tile["interval"] = f"95 % interval {words}"
         if name in _SHARES:
             low, high, point = (round(100 * min(1.0, max(0.0, share)), 1) for share in (*interval, value))
             tile["range"] = {"low": low, "width": round(high - low, 1), "point": point}
     return tile
-
-
-def _write_range(interval: list[float]) -> str:
-    # A dash before a minus sign would not be read as one.
-    between = "\N{EN DASH}" if interval[0] >= 0 else " to "
-    return f"{number(interval[0])}{between}{number(interval[1])}"
 
 
 def _get_seconds(report: dict[str, Any]) -> dict[str, float]:

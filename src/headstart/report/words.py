@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 ITEMS = {"image": ("image", "images"), "text": ("text", "texts"), "audio": ("sound clip", "sound clips")}
@@ -58,37 +59,52 @@ def measure(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def percent(share: float, num_items: int | None = None) -> str:
+def decimals_of(width: float) -> int:
+    """How many decimals the ends of an interval need: rounding moves an end by at most a tenth of the interval's width.
+
+    Args:
+        width: of the interval, in the unit that is written; at least 0.
+
+    Returns:
+        From 0, also for a width of 0, to 6.
+    """
+    return min(6, max(0, math.ceil(-math.log10(width / 5) - 1e-9))) if width > 0 else 0
+
+
+def percent(share: float, num_items: int | None = None, *, interval: Sequence[float] | None = None) -> str:
     """Say a share in percent, never rounded up to all or down to none.
 
     Args:
         share: in [0, 1].
         num_items: what it is a share of; from 1,000 on, one decimal is shown.
+        interval: of the share, [low, high] in [0, 1]; then its width says how many decimals are shown.
 
     Returns:
         Such as "93 %", with a no-break space.
     """
-    return f"{_percent_number(share, num_items)}{_SPACE}%"
+    digits = _percent_digits(interval) if interval else int((num_items or 0) >= 1000)
+    return f"{_percent_number(share, digits)}{_SPACE}%"
 
 
-def percent_range(interval: list[float], num_items: int | None = None) -> str:
+def percent_range(interval: Sequence[float]) -> str:
     """Say an interval of shares.
 
     Args:
         interval: [low, high] in [0, 1].
-        num_items: as in `percent`.
 
     Returns:
-        Such as "87–97 %".
+        With the decimals that its width needs, such as "87–97 %" or "98.8–99.9 %".
     """
-    return f"{_percent_number(interval[0], num_items)}{_DASH}{_percent_number(interval[1], num_items)}{_SPACE}%"
+    low, high = (_percent_number(end, _percent_digits(interval)) for end in interval)
+    return f"{low}{_DASH}{high}{_SPACE}%"
 
 
-def number(value: float) -> str:
+def number(value: float, interval: Sequence[float] | None = None) -> str:
     """Say a number to three significant digits, in full where it is large.
 
     Args:
         value: any finite number.
+        interval: [low, high] of it; then there are as many decimals as its width needs, where these are more.
 
     Returns:
         Such as "0.312", "1.30" or "12,300".
@@ -97,7 +113,20 @@ def number(value: float) -> str:
     if value != 0 and not 0.001 <= size < 1e9:
         return f"{value:.3g}"
     digits = 3 - sum(size >= limit for limit in (1, 10, 100))
-    return f"{value:,.{digits}f}"
+    return f"{value:,.{max(digits, decimals_of(interval[1] - interval[0]) if interval else 0)}f}"
+
+
+def number_range(interval: Sequence[float]) -> str:
+    """Say an interval of numbers, with the decimals that its width needs.
+
+    Args:
+        interval: [low, high], finite.
+
+    Returns:
+        Such as "0.81–0.93", and "−0.12 to 0.31" where a dash would not be read as one before a minus sign.
+    """
+    between = _DASH if interval[0] >= 0 else " to "
+    return between.join(number(end, interval) for end in interval)
 
 
 def capitalize_first(text: str) -> str:
@@ -200,8 +229,9 @@ def headline(report: dict[str, Any]) -> str:
 
 def _headline_single(report: dict[str, Any], test: dict[str, Any]) -> str:
     summary, count = report["summary"], _count_test(report)
-    told = f"{percent(test['accuracy'], count)} of {_describe_basis(report)} labelled right"
-    told += _describe_interval(percent_range(test["accuracy_ci95"], count)) if test.get("accuracy_ci95") else ""
+    interval = test.get("accuracy_ci95")
+    told = f"{percent(test['accuracy'], count, interval=interval)} of {_describe_basis(report)} labelled right"
+    told += _describe_interval(percent_range(interval)) if interval else ""
     majority = (report.get("evaluation") or {}).get("majority") or {}
     share = majority.get("accuracy", summary.get("majority_accuracy"))
     if share is None:
@@ -214,16 +244,16 @@ def _headline_multi(report: dict[str, Any], test: dict[str, Any]) -> str:
     name, words = (
         ("micro_f1", "F1") if is_number(test.get("micro_f1")) else ("mean_average_precision", "mean average precision")
     )
-    told = f"{words} {test[name]:.2f} over all labels of {_describe_basis(report)}"
     interval = test.get(f"{name}_ci95")
-    told += _describe_interval(f"{interval[0]:.2f}{_DASH}{interval[1]:.2f}") if interval else ""
+    told = f"{words} {number(test[name], interval)} over all labels of {_describe_basis(report)}"
+    told += _describe_interval(number_range(interval)) if interval else ""
     return f"{told}; 1 is perfect."
 
 
 def _headline_value(report: dict[str, Any], test: dict[str, Any]) -> str:
-    told = f"Off by {number(test['mae'])} on average on {_describe_basis(report)}"
     interval = test.get("mae_ci95")
-    told += _describe_interval(f"{number(interval[0])}{_DASH}{number(interval[1])}") if interval else ""
+    told = f"Off by {number(test['mae'], interval)} on average on {_describe_basis(report)}"
+    told += _describe_interval(number_range(interval)) if interval else ""
     if not is_number(test.get("r2")):
         return f"{told}."
     if test["r2"] <= 0:
@@ -248,8 +278,11 @@ def _describe_basis(report: dict[str, Any]) -> str:
     return f"{items} ({show(basis)})" if basis else items
 
 
-def _percent_number(share: float, num_items: int | None) -> str:
-    digits = 1 if (num_items or 0) >= 1000 else 0
+def _percent_digits(interval: Sequence[float]) -> int:
+    return decimals_of(100 * (interval[1] - interval[0]))
+
+
+def _percent_number(share: float, digits: int) -> str:
     smallest = 10.0**-digits
     value = round(share * 100, digits)
     if share < 1 and value >= 100:
