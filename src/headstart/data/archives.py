@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import lzma
 import os
 import re
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 from headstart.data.folders import IGNORED_NAMES
 from headstart.errors import CacheError, DataError
@@ -41,6 +42,10 @@ RATIO_FREE_BYTES = 32 * 2**20
 """Up to this many unpacked bytes any ratio is allowed: small files of one colour pack extremely well."""
 
 _CHUNK_BYTES = 2**20
+
+
+_MANIFEST = ".headstart-members.json"
+"""In an unpacked folder: the size of every file in it."""
 
 
 def is_archive(path: Path) -> bool:
@@ -64,7 +69,7 @@ def unpack(archive: Path, unpack_root: Path) -> Path:
         CacheError: if `unpack_root` cannot be written.
     """
     target = unpack_root / _sha256(archive)
-    if target.is_dir():
+    if _is_whole(target):
         return target
     with _writing(unpack_root):
         unpack_root.mkdir(parents=True, exist_ok=True)
@@ -76,10 +81,41 @@ def unpack(archive: Path, unpack_root: Path) -> Path:
                 _unpack_zip(archive, gate)
             else:
                 _unpack_tar(archive, gate)
+            (partial / _MANIFEST).write_text(json.dumps(_sizes_below(partial)), encoding="utf-8")
+            _discard(target)
             _appear(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _is_whole(target: Path) -> bool:
+    """Whether an unpacked folder still has the files it was unpacked with, and no others."""
+    try:
+        return bool(json.loads((target / _MANIFEST).read_text(encoding="utf-8")) == _sizes_below(target))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _sizes_below(folder: Path) -> dict[str, int]:
+    """The size of every file, -1 for what is no plain file; names that are not UTF-8 in an escaped form."""
+    sizes: dict[str, int] = {}
+    for parent, folders, files in os.walk(folder):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        for name in (*files, *links):
+            path = Path(parent, name)
+            status = path.lstat()
+            sizes[path.relative_to(folder).as_posix()] = status.st_size if stat.S_ISREG(status.st_mode) else -1
+    sizes.pop(_MANIFEST, None)
+    return sizes
+
+
+def _discard(target: Path) -> None:
+    """Take an unpacked folder that was changed out of the way."""
+    if target.is_dir() and not _is_whole(target):
+        changed = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+        target.rename(changed / "changed")
+        shutil.rmtree(changed, ignore_errors=True)
 
 
 @dataclass(kw_only=True)
@@ -163,8 +199,29 @@ def _unpack_zip(archive: Path, gate: _Gate) -> None:
                 gate.write_file(info.filename, lambda info=info: source.open(info))  # type: ignore[misc]
 
 
+class _StrictTarInfo(tarfile.TarInfo):
+    """Raises for every header that cannot be read; `TarFile` takes all but the first for the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, source: tarfile.TarFile) -> Self:
+        """Read the next header.
+
+        Raises:
+            ReadError: if there is none, and no end-of-archive mark either.
+        """
+        behind = "".join(f"behind the member {info.name[:80]!r} " for info in source.members[-1:])  # type: ignore[attr-defined]
+        try:
+            return super().fromtarfile(source)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"it ends {behind}without its end-of-archive mark: it is cut off") from error
+        except (tarfile.HeaderError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
+            raise tarfile.ReadError(f"the header {behind}is damaged ({str(error) or type(error).__name__})") from error
+
+
 def _unpack_tar(archive: Path, gate: _Gate) -> None:
-    with tarfile.open(archive, "r:*") as source:
+    with tarfile.open(archive, "r:*", tarinfo=_StrictTarInfo) as source:
         for info in source:
             if info.isdir():
                 gate.make_folder(info.name)
@@ -172,6 +229,14 @@ def _unpack_tar(archive: Path, gate: _Gate) -> None:
                 gate.write_file(info.name, lambda info=info: _tar_file(source, info))  # type: ignore[misc]
             else:
                 raise gate.refuse(info.name, "is a link or a device")
+        _require_end(source)
+
+
+def _require_end(source: tarfile.TarFile) -> None:
+    """Raise where something follows the end-of-archive mark: members that would be left out."""
+    while source.fileobj is not None and (chunk := source.fileobj.read(_CHUNK_BYTES)):
+        if chunk.count(0) != len(chunk):
+            raise tarfile.ReadError("data follow its end-of-archive mark: a header is damaged, or archives were joined")
 
 
 def _tar_file(source: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
@@ -192,6 +257,12 @@ def _appear(partial: Path, target: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise DataError(
+            f"the archive {str(path)!r} is no plain file.",
+            expected="a file; a pipe or a device has no end that can be relied on.",
+            mend="write its content to a file and give that.",
+        )
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,13 +8,35 @@ from pathlib import Path
 
 from headstart.errors import DataError
 
-IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "@eadir"})
+IGNORED_FOLDERS = frozenset(
+    {
+        "__macosx",
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+        "lost+found",
+        "#recycle",
+        "#snapshot",
+        "@eadir",
+        "@recycle",
+        "@recently-snapshot",
+        "network trash folder",
+        "__pycache__",
+    }
+)
+"""What systems and network drives keep in a folder, in lower case."""
+IGNORED_NAMES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"}) | IGNORED_FOLDERS
 """What file managers leave behind, in lower case; names that begin with a dot are ignored as well."""
 
 
 def is_ignored(name: str) -> bool:
     """Whether a file or folder of this name is never looked at."""
     return name.startswith(".") or name.casefold() in IGNORED_NAMES
+
+
+def ignored_folders(folder: Path) -> list[str]:
+    """The names of the sub-folders that are never looked at, sorted."""
+    return sorted(path.name for path in folder.iterdir() if is_ignored(path.name) and path.is_dir())
 
 
 def visible_entries(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -11,6 +11,7 @@ import numpy as np
 from headstart.data.rows import name_some
 from headstart.errors import DataError
 from headstart.records import Modality
+from headstart.signatures import identify
 
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .heic .heif .avif".split()
@@ -25,10 +26,6 @@ SIDE_NAMES = frozenset("readme license licence notice copying changelog credits 
 
 MAX_STRAY_SHARE = 0.1
 """Up to this share of files of other modalities are strays and skipped; above it the data counts as mixed."""
-
-_AUDIO_MAGIC = (b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b".snd", b"caff")
-
-_CONTAINERS = {(b"RIFF", b"WAVE"), (b"RF64", b"WAVE"), (b"FORM", b"AIFF"), (b"FORM", b"AIFC")}
 
 
 def modality_of_name(name: str) -> Modality | None:
@@ -54,8 +51,8 @@ def modality_of_value(value: Any) -> Modality | None:  # noqa: ANN401 - an item 
     if _is_waveform(value):
         return "audio"
     if isinstance(value, bytes):
-        is_audio = value.startswith(_AUDIO_MAGIC) or (value[:4], value[8:12]) in _CONTAINERS
-        return "audio" if is_audio else "image"
+        found = identify(value)
+        return "audio" if found is not None and found.kind == "audio" else "image"
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return "audio" if value.ndim == 1 else "image" if value.ndim in (2, 3, 4) else None
     is_pil = any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)

@@ -11,12 +11,13 @@ from typing import Literal
 import numpy as np
 
 from headstart.preprocess.animation import is_animated, read_animation
-from headstart.preprocess.containers import HEAD_BYTES, VideoKind, find_video_kind
+from headstart.preprocess.containers import VideoKind, find_video_kind
 from headstart.preprocess.decode import DecodedImage, decode_image
 from headstart.preprocess.items import UnreadableItemError, item_name, load_bytes, load_small
 from headstart.preprocess.modes import CHANNELS, Color
 from headstart.preprocess.timeline import spread
 from headstart.preprocess.video import read_frames
+from headstart.signatures import HEAD_BYTES
 
 ClipKind = VideoKind | Literal["animation", "array"]
 

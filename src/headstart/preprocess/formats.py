@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from headstart.preprocess.containers import AVIF_BRANDS, HEIC_BRANDS, brands_of, find_video_kind
 from headstart.preprocess.items import UnreadableItemError, UnreadableKind
+from headstart.signatures import AVIF_BRANDS, HEIC_BRANDS, brands_of, identify
 
 # What Pillow's plug-ins raise on damaged files, beside OSError: they are parsers, and most do not check every field.
 PARSER_ERRORS = (
@@ -161,20 +161,24 @@ def _refuse_by_name(content: bytes, name: str) -> None:
             kind="unsupported",
             mend=f'pip install "{wanted.package}", or save the picture as JPEG or PNG.',
         )
-    video = find_video_kind(content)
-    if video is not None:
+    found = identify(content)
+    if found is None:
+        return
+    if found.kind == "video":
         raise UnreadableItemError(
             name,
-            f"is a clip ({video.name}), and only pictures are taken here",
+            f"is a clip ({found.name}), and only pictures are taken here",
             kind="unsupported",
             mend="fit a model on data with clips among them; or take a frame: ffmpeg -i FILE -frames:v 1 FILE.png",
         )
-    start = content[:512].lstrip().lower()
-    for mark, format_name in ((b"%pdf", "a PDF"), (b"<svg", "an SVG drawing")):
-        if start.startswith(mark) or (mark == b"<svg" and mark in start):
-            raise UnreadableItemError(
-                name, f"is {format_name}, no picture of pixels", kind="unsupported", mend="save it as PNG or JPEG."
-            )
+    if found.kind == "audio":
+        raise UnreadableItemError(
+            name, f"is a sound ({found.name}), no picture", kind="unsupported", mend="take it out of the pictures."
+        )
+    if found.kind == "document":
+        raise UnreadableItemError(
+            name, f"is {found.name}, no picture of pixels", kind="unsupported", mend="save it as PNG or JPEG."
+        )
 
 
 def words_of(problem: BaseException) -> str:

@@ -13,8 +13,10 @@ import numpy as np
 
 from headstart.errors import MissingPackageError
 from headstart.preprocess.items import UnreadableItemError, UnreadableKind, file_key, item_name, load_small
-from headstart.preprocess.sound_lengths import HEAD_BYTES, TAIL_BYTES, declared_bytes, missing_of_page
+from headstart.preprocess.sound_lengths import HEAD_BYTES, TAIL_BYTES, declared_bytes, end_of_samples, is_wave, missing_of_page
 from headstart.preprocess.waveform import MOST_RATE, Waveform, as_waveform, unsupported_sound
+from headstart.signatures import HEAD_BYTES as SIGNATURE_BYTES
+from headstart.signatures import identify
 
 if TYPE_CHECKING:
     import soundfile
@@ -188,6 +190,8 @@ def _refuse_cut_off(content: object, name: str) -> None:
     with opened:
         head = opened.read(HEAD_BYTES)
         declared = declared_bytes(head)
+        if is_wave(head):
+            declared = end_of_samples(opened)
         if head.startswith(b"OggS"):
             opened.seek(max(0, size - TAIL_BYTES))
             declared = size + missing_of_page(opened.read())
@@ -204,51 +208,25 @@ def _refuse_cut_off(content: object, name: str) -> None:
 def _why_not(content: object, told: str) -> tuple[UnreadableKind, str]:
     """Why a file cannot be decoded: it is something else, or damaged, or of no format that is known."""
     start = _first_bytes(content)
-    for words, looks in _LOOKS.items():
-        for magic, place, name in looks:
-            if start[place : place + len(magic)] == magic:
-                return "unsupported" if words == _NO_CODEC else "unreadable", words.format(name=name, told=told)
+    found = identify(start)
+    if found is not None and (found.kind == "video" or (found.kind == "audio" and found.name in _WITHOUT_CODEC)):
+        words = f"it looks like {found.name}, for which libsndfile has no codec"
+        return "unsupported", f"is no sound that can be read ({words}; {told})"
+    if found is not None and found.kind == "audio":
+        return "unreadable", f"starts like {found.name}, but is damaged or cut off ({told})"
+    if found is not None and found.kind != "text":
+        return "unreadable", f"is no sound: it looks like {found.name}"
     return "unreadable", f"is no sound that can be read ({told})"
 
 
 def _first_bytes(content: object) -> bytes:
     if isinstance(content, Path):
         with contextlib.suppress(OSError), content.open("rb") as stream:
-            return stream.read(_LOOKED_AT)
-    return content[:_LOOKED_AT] if isinstance(content, bytes) else b""
+            return stream.read(SIGNATURE_BYTES)
+    return content[:SIGNATURE_BYTES] if isinstance(content, bytes) else b""
 
 
-_LOOKED_AT = 16
-"""Bytes of a file's beginning."""
-_NO_CODEC = "is no sound that can be read (it looks like {name}, for which libsndfile has no codec; {told})"
-_LOOKS: dict[str, tuple[tuple[bytes, int, str], ...]] = {
-    _NO_CODEC: (
-        (b"ftyp", 4, "MP4 or M4A (AAC, ALAC)"),
-        (b"\x30\x26\xb2\x75", 0, "WMA"),
-        (b"\x1a\x45\xdf\xa3", 0, "Matroska or WebM"),
-        (b"\xff\xf1", 0, "AAC"),
-        (b"\xff\xf9", 0, "AAC"),
-        (b"#!AMR", 0, "AMR"),
-    ),
-    "is no sound: it looks like {name}": (
-        (b"\x89PNG", 0, "a PNG picture"),
-        (b"\xff\xd8\xff", 0, "a JPEG picture"),
-        (b"GIF8", 0, "a GIF picture"),
-        (b"WEBP", 8, "a WebP picture"),
-        (b"%PDF", 0, "a PDF"),
-        (b"PK\x03\x04", 0, "a zip archive"),
-    ),
-    "starts like {name}, but is damaged or cut off ({told})": (
-        (b"WAVE", 8, "WAV"),
-        (b"fLaC", 0, "FLAC"),
-        (b"OggS", 0, "OGG"),
-        (b"ID3", 0, "MP3"),
-        *((bytes([0xFF, byte]), 0, "MP3") for byte in (0xE2, 0xE3, 0xF2, 0xF3, 0xFA, 0xFB)),
-        (b"FORM", 0, "AIFF"),
-        (b"caff", 0, "CAF"),
-        (b".snd", 0, "AU"),
-    ),
-}
+_WITHOUT_CODEC = frozenset({"AAC", "AMR", "MP4 or M4A (AAC, ALAC)"})
 
 
 def sound_key(item: object, *, name: str = "") -> bytes:

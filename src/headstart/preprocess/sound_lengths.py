@@ -7,6 +7,9 @@ was known declares none, or all that its field can hold.
 
 from __future__ import annotations
 
+import io
+from typing import IO
+
 HEAD_BYTES = 1 << 16
 """Of a file, that tell how long it says it is."""
 TAIL_BYTES = 1 << 17
@@ -14,6 +17,9 @@ TAIL_BYTES = 1 << 17
 _PAGE_HEADER = 27
 _UNKNOWN_FROM = 0x7FFF_0000
 """Lengths from here on are what writers put who do not know."""
+_MOST_CHUNKS = 10_000
+_PLAIN_SAMPLES = (1, 3, 0xFFFE)
+"""Tags of formats whose samples have one size: integers, floats, and either as the extended format has them."""
 _XING_SEARCHED = 4096
 _TOLERATED = 0.02
 """Of an MP3's bytes: encoders count their first frame, tags and padding in different ways."""
@@ -28,8 +34,8 @@ def declared_bytes(head: bytes) -> int | None:
     Returns:
         The least number; None where the file does not say.
     """
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-        return _end_of_chunk(head, b"data")
+    if is_wave(head):
+        return end_of_samples(io.BytesIO(head))
     if head[:4] == b"FORM" and head[8:12] in {b"AIFF", b"AIFC"}:
         size = int.from_bytes(head[4:8], "big")
         return 8 + size if 0 < size < _UNKNOWN_FROM else None
@@ -53,13 +59,34 @@ def missing_of_page(tail: bytes) -> int:
     return max(0, start + _PAGE_HEADER + count + sum(lengths) - len(tail))
 
 
-def _end_of_chunk(head: bytes, wanted: bytes) -> int | None:
-    """Where a chunk of a RIFF file ends; the byte that makes its length even may be missing."""
-    place = 12
-    while place + 8 <= len(head):
-        size = int.from_bytes(head[place + 4 : place + 8], "little")
-        if head[place : place + 4] == wanted:
-            return place + 8 + size if 0 < size < _UNKNOWN_FROM else None
+def is_wave(head: bytes) -> bool:
+    """Whether a file is RIFF WAVE."""
+    return head[:4] == b"RIFF" and head[8:12] == b"WAVE"
+
+
+def end_of_samples(stream: IO[bytes]) -> int | None:
+    """Where the last whole sample of a RIFF WAVE ends, however much precedes its data chunk.
+
+    Args:
+        stream: the file, at any position.
+
+    Returns:
+        The least number of bytes of a whole file: the byte that makes the length of a chunk even may be missing, and may be
+        counted by mistake. None where the file does not say.
+    """
+    place, frame = 12, 1
+    for _ in range(_MOST_CHUNKS):
+        stream.seek(place)
+        head = stream.read(8)
+        if len(head) < 8:
+            return None
+        size = int.from_bytes(head[4:], "little")
+        if head[:4] == b"data":
+            return place + 8 + size - size % frame if 0 < size < _UNKNOWN_FROM else None
+        if head[:4] == b"fmt ":
+            form = stream.read(16)
+            coded = int.from_bytes(form[:2], "little") not in _PLAIN_SAMPLES
+            frame = 1 if coded else max(int.from_bytes(form[12:14], "little"), 1)
         place += 8 + size + size % 2
     return None
 
