@@ -9,6 +9,7 @@ import pytest
 
 from headstart.errors import DataError
 from headstart.evidence import metrics, multilabel
+from headstart.evidence.comparison import compare, item_scores
 from headstart.evidence.evaluate import evaluate_multi, evaluate_repeated, evaluate_single, evaluate_value
 from headstart.heads.temperature import sigmoid, softmax
 
@@ -212,3 +213,32 @@ def test_evidence_loads_neither_scipy_nor_sklearn():
         "assert not {'scipy', 'sklearn', 'torch', 'matplotlib'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_comparison_says_better_worse_or_unsure_by_paired_items():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 400)
+    right = np.eye(2)[truth] * 0.8 + 0.1
+    poor = np.where((rng.random(400) < 0.2)[:, None], 1 - right, right)
+    sides = [(evaluate_single(p, truth, ("a", "b"), seed=0), item_scores(p, truth, "single")) for p in (right, poor)]
+    better, worse, same = compare(*sides, seed=0), compare(*sides[::-1], seed=0), compare(sides[0], sides[0], seed=0)
+    assert (better.code, worse.code, same.code) == ("better", "worse", "unsure")
+    told = better.as_json()
+    assert told["gain"] == pytest.approx(told["tuned"] - told["baseline"]) and told["metric"] == "accuracy"
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_a_comparison_of_values_counts_a_smaller_error_as_gain():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=300)
+    sides = [truth + rng.normal(scale=scale, size=300) for scale in (0.1, 1.0)]
+    made = [(evaluate_value(side, truth, seed=0), item_scores(side[:, None], truth, "value")) for side in sides]
+    told = compare(*made, seed=0).as_json()
+    assert told["code"] == "better" and told["gain"] == pytest.approx(told["baseline"] - told["tuned"])
+
+
+def test_a_comparison_of_label_sets_has_scores_and_no_paired_gain():
+    truth = np.random.default_rng(0).random((60, 3)) > 0.5
+    made = evaluate_multi(truth * 0.8 + 0.1, truth, ("a", "b", "c"), seed=0, thresholds=np.full(3, 0.5))
+    told = compare((made, item_scores(truth * 1.0, truth, "multi")), (made, None), seed=0).as_json()
+    assert told["metric"] == "micro_f1" and told["gain"] is None and told["code"] is None

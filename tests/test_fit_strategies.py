@@ -143,6 +143,15 @@ def whole(data, tmp_path_factory):
     return headstart.fit(data, out=tmp_path_factory.mktemp("whole") / "out.hs", **OPTIONS, strategy="full", epochs=4)
 
 
+def test_the_baselines_test_score_stands_beside_that_of_a_strategy_that_was_asked_for(whole):
+    content = whole.report.content
+    found, summary = content["tuning"]["on_test"], content["summary"]
+    assert found["metric"] == "accuracy" and found["num_items"] == summary["counts"]["test"]
+    assert found["tuned"] == summary["test"]["accuracy"] and found["baseline"] == summary["baseline_test"]["accuracy"]
+    assert found["gain"] == pytest.approx(found["tuned"] - found["baseline"]) and len(found["gain_ci95"]) == 2
+    assert list(summary["baseline_test"]) == list(summary["test"])
+
+
 class Stumble(headstart.Callback):
     """Fails in an epoch, once."""
 

@@ -12,7 +12,8 @@ from headstart.cli.tuning import tell_tuning
 from headstart.model.model import Report
 from headstart.report import curves
 from headstart.report.adaptation import describe_losses, describe_rates, describe_tuning, list_plan
-from headstart.report.attempted import describe_skipped, list_attempted
+from headstart.report.advice import judge_gate
+from headstart.report.attempted import describe_on_test, describe_skipped, list_attempted
 from headstart.report.blocks import join_alike, list_blocks, write_count
 from headstart.report.card import model_card
 from headstart.report.page import render_report
@@ -389,3 +390,42 @@ def test_progress_names_every_step_of_tuning(capsys, monkeypatch):
     with Narrator(quiet=True) as narrator:
         narrator.step("tuning", 1, 2)
     assert capsys.readouterr().err == ""
+
+
+def on_test(code="worse", metric="accuracy"):
+    gain = {"worse": (-0.04, -0.07, -0.01), "better": (0.04, 0.01, 0.07), "unsure": (0.01, -0.02, 0.04)}[code]
+    return {
+        "metric": metric, "num_items": 400, "tuned": 0.74, "tuned_ci95": [0.70, 0.78], "baseline": 0.78,
+        "baseline_ci95": [0.74, 0.82], "gain": gain[0], "gain_ci95": list(gain[1:]), "code": code,
+    }  # fmt: skip
+
+
+def test_the_floors_test_score_is_told_beside_the_tuned_ones_and_the_validation_gain_is_not():
+    chosen = PASSED | {"passed": False, "chosen": True, "basis": "60 validation items, which chose the weights, too"}
+    report = make_tuned(make_attempt(gate=chosen, reason="as asked; gain"))
+    report["tuning"]["on_test"] = on_test()
+    told = describe_on_test(report).replace("\xa0", " ")
+    assert "74 %" in told and "78 %" in told and "400" in told and "\N{MINUS SIGN}4.0" in told
+    (attempted,) = list_attempted(report)
+    assert attempted.gain is None and attempted.measured == "" and attempted.basis == ""
+    for words in (attempted.told, text_of(render_report(report)), model_card(report), "\n".join(tell_tuning(report))):
+        assert "better than the floor" not in words
+    assert told.split(";")[0] in describe_tuning(report).replace("\xa0", " ")
+    assert describe_on_test(make_extract()) == ""
+
+
+@pytest.mark.parametrize(("code", "kind"), [("worse", "floor better"), ("better", None), ("unsure", "gain unsure")])
+def test_advice_goes_by_the_test_items_where_the_validation_items_chose_the_weights(code, kind):
+    flattering = PASSED | {"passed": False, "chosen": True}
+    advice = judge_gate({"strategy": "full", "gate": flattering}, on_test(code))
+    assert (advice.kind if advice else None) == kind
+    out_of_fold = PASSED | {"passed": True}
+    assert judge_gate({"strategy": "full", "gate": out_of_fold}, on_test(code)) is None
+
+
+def test_comparisons_of_other_tasks_are_told():
+    for metric in ("mae", "micro_f1"):
+        report = make_tuned(make_attempt())
+        report["tuning"]["on_test"] = on_test("better", metric) | ({"gain": None, "gain_ci95": None} if metric != "mae" else {})
+        told = describe_on_test(report)
+        assert "0.740" in told and "0.780" in told and "points" not in told

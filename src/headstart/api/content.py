@@ -61,6 +61,7 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
     """
     bottom, adaptation = story.bottom, story.adaptation
     info, evaluation = bottom.prefix.spec.info, story.evidence.evaluation.as_report()
+    against = story.evidence.against_baseline
     evaluation["temperature"] = float(adaptation.answering.calibration.temperatures[0])
     evaluation["mistakes"] = [
         wrong | _illustration(story, wrong["item"])
@@ -91,7 +92,8 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
             *_choices_of_floor(story),
         ],
         "tuning": {"kept": adaptation.strategy, "reason": adaptation.reason, "cut": adaptation.cut}
-        | {"attempts": [attempt.as_json() for attempt in adaptation.attempts]},
+        | {"attempts": [attempt.as_json() for attempt in adaptation.attempts]}
+        | ({"on_test": against.as_json()} if against else {}),
         "evaluation": evaluation,
         "warnings": _warnings(story),
     }
@@ -250,6 +252,7 @@ def _summary(story: Story) -> dict[str, Any]:
         }
         | ({"clips": num_clips} if num_clips else {}),
         "test": evaluation.as_json(),
+        **({"baseline_test": against.baseline.as_json()} if (against := story.evidence.against_baseline) else {}),
         "floor": {"head": floor.head.kind, "cv_accuracy": floor.cv_accuracy},
         "majority_accuracy": evaluation.majority["accuracy"] if evaluation.majority else None,
         "gate": {

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.api.adaptation import Adaptation, Bottom
-from headstart.data.folds import cross_validation_folds
+from headstart.data.folds import cross_validation_folds, group_names
 from headstart.data.targets import encode_targets
 from headstart.errors import DataError
+from headstart.evidence.comparison import Comparison, compare, item_scores
 from headstart.evidence.evaluate import evaluate_multi, evaluate_repeated, evaluate_single, evaluate_value
 from headstart.evidence.evaluation import Evaluation
 from headstart.features import FeatureTable
@@ -39,6 +40,8 @@ class Evidence:
     without_leaks: Evaluation | None = None
     """The same on the test items of which no copy is in train, where the data's own split has such copies."""
     num_leaks: int = 0
+    against_baseline: Comparison | None = None
+    """With the baseline on the test items, where something else than the baseline answers."""
 
 
 def gather_evidence(adaptation: Adaptation, bottom: Bottom) -> Evidence:
@@ -59,9 +62,11 @@ def gather_evidence(adaptation: Adaptation, bottom: Bottom) -> Evidence:
     ids = splits.test
     answers = floor.answers_to(adaptation.table, ids, dataset.task)
     evaluation = evaluate(dataset, ids, answers, floor, seed=plan.seed)
+    against = _compare_with_baseline(adaptation, bottom, answers, evaluation)
     clean = _without_leaks(dataset, splits)
     if len(clean) in {0, len(ids)}:
-        return Evidence(evaluation=evaluation, ids=ids, answers=answers, num_leaks=len(ids) - len(clean))
+        leaks = len(ids) - len(clean)
+        return Evidence(evaluation=evaluation, ids=ids, answers=answers, num_leaks=leaks, against_baseline=against)
     rows = [row for row, id_ in enumerate(ids) if id_ in clean]
     kept = [ids[row] for row in rows]
     return Evidence(
@@ -70,6 +75,25 @@ def gather_evidence(adaptation: Adaptation, bottom: Bottom) -> Evidence:
         answers=answers,
         without_leaks=evaluate(dataset, kept, answers[rows], floor, seed=plan.seed),
         num_leaks=len(ids) - len(clean),
+        against_baseline=against,
+    )
+
+
+def _compare_with_baseline(
+    adaptation: Adaptation, bottom: Bottom, answers: np.ndarray, evaluation: Evaluation
+) -> Comparison | None:
+    """The baseline's score on the test items beside that of what answers; None where the baseline answers."""
+    if adaptation.answering is bottom.floor:
+        return None
+    dataset, splits, floor, seed = bottom.dataset, bottom.splits, bottom.floor, bottom.plan.seed
+    ids = splits.test
+    theirs = floor.answers_to(bottom.table, ids, dataset.task)
+    truth = encode_targets(dataset, ids, floor.labels)
+    return compare(
+        (evaluation, item_scores(answers, truth, dataset.task)),
+        (evaluate(dataset, ids, theirs, floor, seed=seed), item_scores(theirs, truth, dataset.task)),
+        seed=seed,
+        groups=group_names(splits.groups, ids),
     )
 
 

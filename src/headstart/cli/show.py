@@ -105,11 +105,13 @@ def show_fit(model: Model, out: Path, shown: Shown) -> None:
     if shown.quiet:
         return
     from headstart.cli.tuning import tell_tuning
-    from headstart.report.attempted import list_attempts
+    from headstart.report.attempted import describe_on_test, list_attempts
     from headstart.report.words import headline
 
     seconds = summary["seconds"]
     print_line(headline(content))
+    if against := describe_on_test(content):
+        print_line(f"  {against}".replace("\N{NO-BREAK SPACE}", " "))
     told = summary["warnings"]
     for warning in told[:MOST_WARNINGS]:
         print_line(f"  ! {_shortened(warning)}")

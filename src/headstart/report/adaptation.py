@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from headstart.report.attempted import describe_skipped, list_attempted, list_attempts
+from headstart.report.attempted import describe_on_test, describe_skipped, list_attempted, list_attempts
 from headstart.report.blocks import list_blocks
 from headstart.report.words import is_number, number, percent, show
 
@@ -59,11 +59,13 @@ def describe_tuning(report: dict[str, Any]) -> str:
     attempted = list_attempted(report)
     if strategy != "extract":
         kept = next((attempt for attempt in list_attempts(report) if attempt.get("kept")), {})
-        return f"{_describe_trained(report, show(strategy))}{_describe_share(kept.get('plan') or {})}"
+        told = f"{_describe_trained(report, show(strategy))}{_describe_share(kept.get('plan') or {})}"
+        return f"{told} {describe_on_test(report)}".rstrip()
     hidden = next((attempt for attempt in list_attempts(report) if attempt.get("kept")), None)
     if hidden is not None:
         widths = _write_number((hidden.get("plan") or {}).get("hidden"))
-        return f"The backbone is as it came; on its frozen features a head with hidden layers ({widths}) was trained."
+        told = f"The backbone is as it came; on its frozen features a head with hidden layers ({widths}) was trained."
+        return f"{told} {describe_on_test(report)}".rstrip()
     told = "The backbone is as it came, and only the head was solved. "
     if not attempted:
         return f"{told}No network was tuned: {_finish(show(tuning.get('reason') or 'no strategy was tried'))}"

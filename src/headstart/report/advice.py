@@ -28,7 +28,7 @@ def advise(report: dict[str, Any]) -> list[Advice]:
         labels = len(report["summary"].get("labels") or [])
         lost = judge_start(kept)
         curves = judge_curves(kept.get("history") or [], kept.get("plan") or {}, num_labels=labels)
-        found += [*([lost] if lost else curves), judge_gate(kept)]
+        found += [*([lost] if lost else curves), judge_gate(kept, (report.get("tuning") or {}).get("on_test") or {})]
     return [advice for advice in found if advice is not None]
 
 
@@ -69,11 +69,13 @@ def judge_floor(report: dict[str, Any]) -> Advice | None:
     )
 
 
-def judge_gate(attempt: dict[str, Any]) -> Advice | None:
+def judge_gate(attempt: dict[str, Any], on_test: dict[str, Any] | None = None) -> Advice | None:
     """Whether a strategy that was kept, because it was asked for, is worth it.
 
     Args:
         attempt: that was kept, with its gate.
+        on_test: its comparison with the floor on the test items, if there is one; it counts for more than the validation items
+            that chose the weights.
 
     Returns:
         Advice where the tuned network is worse than the floor, or not better beyond doubt.
@@ -82,18 +84,26 @@ def judge_gate(attempt: dict[str, Any]) -> Advice | None:
     if gate.get("passed") or not was_held(gate):
         return None
     exact = "--head linear" if attempt.get("strategy") == "head" else "--strategy extract"
-    if gate["loss_high"] < 0:
+    code = (on_test or {}).get("code") if gate.get("chosen") else None
+    if code == "better":
+        return None
+    if code == "worse" or (code is None and gate["loss_high"] < 0):
         return Advice(
             kind="floor better",
             message="The exact head on frozen features does better than what was trained, beyond doubt.",
             mend=f"{exact}; with --strategy auto the better of the two is kept.",
         )
-    if gate.get("chosen") and gate["loss_low"] > 0 and gate["gain"] >= 0:
-        return None
     seen = "both answer them alike" if gate["low"] == gate["high"] else "the gain may be chance"
+    if code is None and gate.get("chosen") and gate["loss_low"] > 0 and gate["gain"] >= 0:
+        return None
+    if code == "unsure":
+        basis = f"{on_test['num_items']:,} test items" if on_test else ""
+        seen = "the difference may be chance"
+    else:
+        basis = _describe_items(gate)
     return Advice(
         kind="gain unsure",
-        message=f"Whether training gained anything cannot be told from {_describe_items(gate)}: {seen}.",
+        message=f"Whether training gained anything cannot be told from {basis}: {seen}.",
         mend=f"more labelled items tell more; {exact} is as good by all that is known, and quicker.",
     )
 

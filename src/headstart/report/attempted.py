@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.report.words import decimals_of, duration, is_number, rough_duration, show, signed
+from headstart.report.words import (
+    decimals_of,
+    duration,
+    is_number,
+    number,
+    number_range,
+    percent,
+    percent_range,
+    rough_duration,
+    show,
+    signed,
+)
 
 # The code of an attempt that was skipped for lack of time.
 OVER_BUDGET = "over_budget"
@@ -123,7 +134,8 @@ def list_attempted(report: dict[str, Any]) -> list[Attempted]:
 def _describe_attempt(attempt: dict[str, Any], kept: str) -> Attempted:
     gate = attempt.get("gate") or {}
     known = was_held(gate)
-    gain, low, high = (100 * gate[name] if known else None for name in ("gain", "low", "high"))
+    # A gain on the items that chose the weights is no evidence: the scores on the test items are told instead.
+    gain, low, high = (100 * gate[name] if known and not gate.get("chosen") else None for name in ("gain", "low", "high"))
     name = show(attempt.get("strategy", ""))
     told = _judge(attempt, gate, kept) if known else show(attempt.get("reason") or "not tried")
     seconds = attempt.get("seconds")
@@ -135,18 +147,61 @@ def _describe_attempt(attempt: dict[str, Any], kept: str) -> Attempted:
         gain=gain,
         low=low,
         high=high,
-        basis=show(gate["basis"]) if gate.get("basis") else "",
+        basis=show(gate["basis"]) if gate.get("basis") and not gate.get("chosen") else "",
     )
 
 
 def _judge(attempt: dict[str, Any], gate: dict[str, Any], kept: str) -> str:
-    found = f"{compare_with_floor(gate)}{_measure_loss(gate)}"
+    found = f"{compare_with_floor(gate)}{'' if gate.get('chosen') else _measure_loss(gate)}"
     if attempt.get("kept"):
         asked = str(attempt.get("reason", "")).startswith("as asked")
         return f"{'kept, as asked' if asked else 'kept'}: {found}"
     if gate.get("passed"):
         return f"dropped: {found}; {kept or 'another'} gained more"
     return f"dropped: {found}"
+
+
+def describe_on_test(report: dict[str, Any]) -> str:
+    """Say how the baseline does on the test items, beside what was trained.
+
+    Args:
+        report: what report.json holds.
+
+    Returns:
+        A sentence; "" where the baseline answers, or there is no test split.
+    """
+    found = (report.get("tuning") or {}).get("on_test") or {}
+    title = _METRICS.get(found.get("metric", ""))
+    if title is None or not all(is_number(found.get(name)) for name in ("tuned", "baseline")):
+        return ""
+    told = f"{title} on the same {found['num_items']:,} test items: {_write_score(found, 'tuned')}; "
+    told += f"the floor, without training: {_write_score(found, 'baseline')}"
+    if not found.get("gain_ci95"):
+        return f"{told}."
+    return f"{told}. {_ON_TEST.get(str(found.get('code')), '')} ({_write_gain(found)})."
+
+
+_METRICS = {"accuracy": "Accuracy", "micro_f1": "F1 over all labels", "mae": "Mean absolute error"}
+_ON_TEST = {
+    "better": "Training made it better",
+    "worse": "Training made it worse",
+    "unsure": "Whether training made it better cannot be told from so many items",
+}
+
+
+def _write_score(found: dict[str, Any], name: str) -> str:
+    interval = found[f"{name}_ci95"]
+    if found["metric"] == "accuracy":
+        return f"{percent(found[name], interval=interval)} ({percent_range(interval)})"
+    return f"{number(found[name], interval)} ({number_range(interval)})"
+
+
+def _write_gain(found: dict[str, Any]) -> str:
+    if found["metric"] != "accuracy":
+        return f"error lower by {number(found['gain'])}, 95 % interval {number_range(found['gain_ci95'])}"
+    gain, low, high = (100 * value for value in (found["gain"], *found["gain_ci95"]))
+    form = f".{max(1, decimals_of(high - low))}f"
+    return f"{signed(gain, form)} points, 95 % interval {signed(low, form)} to {signed(high, form)}"
 
 
 def compare_with_floor(gate: dict[str, Any]) -> str:
@@ -157,8 +212,8 @@ def compare_with_floor(gate: dict[str, Any]) -> str:
     """
     if gate.get("passed"):
         return "better than the floor beyond doubt"
-    if gate.get("chosen") and gate["loss_low"] > 0 and gate["gain"] >= 0:
-        return "better than the floor on the items that chose its weights, which is no proof"
+    if gate.get("chosen"):
+        return "compared with the floor on the test items only, since the validation items chose its weights"
     if gate["loss_high"] < 0:
         return "worse than the floor beyond doubt"
     if gate["loss_low"] > 0:
