@@ -255,3 +255,46 @@ def test_what_cannot_be_data_is_told_in_three_parts(tmp_path):
     with pytest.raises(SettingError) as error:
         ReadOptions(task="multilabels")
     three_parts(error, "'multilabels'", "multi")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("gb18030", ["\u732b", "\u72d7", "\u9e1f", "\u9c7c", "\u9a6c", "\u725b"]),
+        ("cp1252", ["B\u00e4r", "B\u00f6r", "B\u00fcr"]),
+    ],
+)
+def test_class_folders_that_are_not_utf8_stay_apart(tmp_path, encoding, names):
+    for name in names:
+        folder = tmp_path / os.fsdecode(name.encode(encoding))
+        put(folder / "1.jpg", b"1")
+    reading = read_with_findings(tmp_path)
+    labels = reading.dataset.labels
+    assert len(labels) == len(names)
+    # Some names of two bytes are UTF-8 by chance.
+    escaped = {label for label in labels if "\\x" in label}
+    assert len(escaped) > 1 and all(label.encode("utf-8") for label in labels)
+    (finding,) = [finding for finding in reading.findings if finding.kind == "encoding"]
+    assert set(finding.items) == escaped
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["#recycle", "@eaDir", "__MACOSX", ".Trash-1000", "$RECYCLE.BIN", "lost+found", "System Volume Information", ".git"],
+)
+def test_folders_of_systems_are_no_classes_and_are_named(tmp_path, name):
+    for label in ("a", "b", name):
+        put(tmp_path / label / "1.jpg", b"1")
+    reading = read_with_findings(tmp_path)
+    assert reading.dataset.labels == ("a", "b")
+    assert [finding.items for finding in reading.findings] == [(name,)]
+    assert reading.findings[0].severity == "info"
+
+
+def test_whatever_is_left_out_is_named(tmp_path):
+    for name in ("a/1.jpg", "b/2.jpg", "a/x.xyz", "b/y.xyz", "b/z.xyz"):
+        put(tmp_path / name, b"\0\1")
+    put(tmp_path / "a/photo", b"\xff\xd8\xff\xe0")
+    (finding,) = read_with_findings(tmp_path).findings
+    assert finding.items == ("a/photo", "a/x.xyz", "b/y.xyz", "b/z.xyz")
+    assert "a/photo (a JPEG picture" in finding.message and "(4 in all)" in finding.message

@@ -161,6 +161,22 @@ def test_a_folder_is_all_items_below_it_in_a_fixed_order(model, draw, tmp_path):
     assert [name for name, _ in expand([tmp_path / "new", "x.jpg"], "image")][-1] == "x.jpg"
 
 
+def test_a_folder_without_items_among_others_is_an_unreadable_item(model, draw, tmp_path):
+    draw("rings", 0).save(tmp_path / "x.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1.xyz").write_bytes(b"1")
+    items = [tmp_path / "empty", str(tmp_path / "other"), tmp_path / "x.png"]
+    assert len(expand(items, "image")) == 3
+    with pytest.raises(DataError, match="2 items cannot be read"):
+        model.predict(items)
+    assert len(model.predict(items, unreadable="skip")) == 1
+    assert expand([str(tmp_path), str(tmp_path / "empty")], "text") == [
+        (str(tmp_path), str(tmp_path)),
+        (str(tmp_path / "empty"), str(tmp_path / "empty")),
+    ]
+
+
 def test_unreadable_items_are_all_named_or_left_out(model, draw, tmp_path):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("no picture")

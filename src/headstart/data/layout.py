@@ -7,14 +7,17 @@ DATA/images/CLASS/ID.jpg, DATA/meta/train.txt, DATA/meta/test.txt: Food-101.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from headstart.data.folders import files_below, visible_entries
+from headstart.data.folders import files_below, ignored_folders, visible_entries
 from headstart.data.modality import choose_modality, modality_of_name
 from headstart.data.rows import SPLIT_NAMES, Row, Rows, clean_text, count_of, name_items, name_some, path_id
+from headstart.encodings import guess_encoding
 from headstart.errors import DataError
 from headstart.records import Finding, SplitName
+from headstart.signatures import HEAD_BYTES, identify
 
 _CLASSES_EXPECTED = "one folder per class with the items inside, as in DATA/rose/1.jpg."
 
@@ -80,7 +83,13 @@ def read_folder(root: Path, *, modality: str) -> Rows:
         ),
         modality=chosen,
         source=f"folder {root.name or root}",
-        findings=(*listing.findings, *_tell_skipped(listing, items, chosen), *tell_missing(missing)),
+        findings=(
+            *listing.findings,
+            *_find_foreign_names(listing.classes),
+            *_find_ignored(root),
+            *_tell_skipped(listing, items, chosen, root),
+            *tell_missing(missing),
+        ),
     )
 
 
@@ -213,12 +222,60 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _tell_skipped(listing: _Listing, items: list[_File], modality: str) -> list[Finding]:
+def _find_foreign_names(classes: list[str]) -> list[Finding]:
+    """Report class folders whose names are not UTF-8, and their likely encoding."""
+    foreign = sorted({name for name in classes if any("\udc80" <= character <= "\udcff" for character in name)})
+    if not foreign:
+        return []
+    guess = guess_encoding(b"\n".join(os.fsencode(name) for name in foreign))
+    likely = f"; likely {guess}" if guess else ""
+    names = tuple(clean_text(name) for name in foreign)
+    return [
+        Finding(
+            kind="encoding",
+            severity="warning",
+            items=names,
+            message=f"{count_of(len(names), 'class')} with a name that is not UTF-8 (escaped{likely}): {name_some(names)}.",
+            mend=f"rename the folders, as by convmv -f {guess or 'ENCODING'} -t UTF-8 --notest -r DATA.",
+        )
+    ]
+
+
+def _find_ignored(root: Path) -> list[Finding]:
+    """Report the folders of systems and network drives that lie where class folders do."""
+    names = [clean_text(name) for name in ignored_folders(root)]
+    if not names:
+        return []
+    text = f"{count_of(len(names), 'folder')} of the system left out: {name_some(names)}."
+    return [_skipped(text, "nothing, unless they hold items: then rename or move them.", tuple(names))]
+
+
+def _begins_like(path: Path) -> str:
+    """What a file without a suffix begins like; '' where that is not known."""
+    if path.suffix or not path.is_file():
+        return ""
+    try:
+        with path.open("rb") as stream:
+            found = identify(stream.read(HEAD_BYTES))
+    except OSError:
+        return ""
+    return "" if found is None else f" ({found.name} by its content)"
+
+
+def _tell_skipped(listing: _Listing, items: list[_File], modality: str, root: Path) -> list[Finding]:
     findings = []
-    skipped = len(listing.files) - len(items)
+    used = {file.path for file in items}
+    skipped = [file.path for file in listing.files if file.path not in used]
     if skipped:
-        text = f"{count_of(skipped, 'file')} left out: no {modality} file, or outside every class folder."
-        findings.append(_skipped(text, "nothing, unless they should be items: then convert or move them."))
+        # Those first that may have been meant as items: without a suffix, but of a known content.
+        described = sorted((path_id(path, root), _begins_like(path)) for path in skipped)
+        described.sort(key=lambda pair: not pair[1])
+        text = f"{count_of(len(skipped), 'file')} left out: no {modality} file by its name, or outside every class folder: "
+        text += f"{name_some([name + content for name, content in described], 3)}."
+        names = tuple(name for name, _ in described)
+        findings.append(
+            _skipped(text, "nothing, unless they should be items: then convert, move or name them by a suffix.", names)
+        )
     filled = {file.label for file in items}
     empty = sorted({clean_text(name) for name in listing.classes if name not in filled})
     if empty:
@@ -234,5 +291,5 @@ def _tell_skipped(listing: _Listing, items: list[_File], modality: str) -> list[
     return findings
 
 
-def _skipped(message: str, mend: str) -> Finding:
-    return Finding(kind="skipped", severity="info", items=(), message=message, mend=mend)
+def _skipped(message: str, mend: str, items: tuple[str, ...] = ()) -> Finding:
+    return Finding(kind="skipped", severity="info", items=items, message=message, mend=mend)

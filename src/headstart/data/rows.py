@@ -202,8 +202,16 @@ def count_of(number: int, noun: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Make text that any UTF-8 file can hold: lone surrogates (undecodable file names, broken JSON) become '?'."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+    """Make text that any UTF-8 file can hold: lone surrogates (undecodable file names, broken JSON) are escaped.
+
+    A byte of a file name that is not UTF-8 becomes a backslash, x and two hexadecimal digits: names that differ stay different.
+    """
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, which no file name has
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def path_id(path: Path, root: Path) -> str:

@@ -31,7 +31,9 @@ def expand(items: Any, modality: str) -> list[tuple[str, Any]]:  # noqa: ANN401 
         if isinstance(item, str) and not item.strip():
             named.append((f"{position}: {item!r}", item))
         elif is_path and _is_folder(Path(item)):
-            named += [(str(file), file) for file in files_below(Path(item)) if modality_of_name(file.name) == modality]
+            files = [(str(file), file) for file in files_below(Path(item)) if modality_of_name(file.name) == modality]
+            # A folder among several items that gives none is an item that cannot be read, so that it is not passed over.
+            named += files or ([(str(item), item)] if len(several) > 1 else [])
         else:
             named.append((str(item) if isinstance(item, str | Path) else f"{position}: {item_name(item)}", item))
     return named
