@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from headstart.report.advice import advise, judge_floor, judge_gate
+from headstart.report.advice import advise, judge_floor, judge_gate, judge_terms
 from headstart.report.curve_advice import judge_curves, judge_start
 
 PLAN = {"head_rate": 0.001, "reasons": {"epochs": "500 steps of 32 for 514 samples"}}
@@ -255,3 +255,23 @@ def test_an_untrained_network_at_chance_is_told_to_learn():
     report = floor_report(0.5)
     report["summary"]["backbone"] = "random:test_vit"
     assert "pretrained weights" in judge_floor(report).mend
+
+
+def test_what_the_preprocess_drops_is_named_where_the_floor_is_at_chance():
+    plain, cased, clips = (floor_report(0.5) for _ in range(3))
+    cased["preprocess"] = {"lower_cases": True}
+    clips["summary"]["counts"] = {"clips": 100}
+    assert "lower-cases" in judge_floor(cased).mend and "motion" in judge_floor(clips).mend
+    assert not any(word in judge_floor(plain).mend for word in ("lower-cases", "motion"))
+
+
+@pytest.mark.parametrize(("gain", "error", "fires"), [(-0.05, 0.01, True), (-0.05, 0.04, False), (0.05, 0.01, False)])
+def test_terms_that_do_better_than_the_network_are_reported(gain, error, fires):
+    report = floor_report(0.9)
+    candidates = [{"name": "terms", "score": 0.865}, {"name": "backbone", "score": 0.8}]
+    found = {"loss_gain": gain, "standard_error": error}
+    report["choices"] = [{"question": "features", "candidates": candidates, "network_over_terms": found}]
+    advice = judge_terms(report)
+    assert (advice is not None) == fires
+    if advice:
+        assert "0.865" in advice.message and "0.800" in advice.message and advice in advise(report)

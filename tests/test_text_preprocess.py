@@ -289,3 +289,25 @@ def test_gaps_and_normalisation_make_no_difference_with_marks():
     assert shingles.find_near_copies([text, f"  {text.replace(' ', ', ')}! ❤\ufe0f"]) == [(0, 1)]
     accented = "Déjà vu: une élève très âgée a mangé le pâté, à côté de la forêt."
     assert shingles.find_near_copies([accented, unicodedata.normalize("NFD", accented)]) == [(0, 1)]
+
+
+def letters_and_words(words):
+    """A WordPiece tokenizer of some words, and of the Cyrillic letters."""
+    letters = [*(chr(code) for code in range(0x430, 0x450)), *"天気がい"]
+    vocabulary = ["[UNK]", *words, *letters, *(f"##{letter}" for letter in letters)]
+    opened = Tokenizer(models.WordPiece({word: place for place, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    opened.normalizer = normalizers.Lowercase()
+    opened.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return TextPreprocess(tokenizer=opened.to_str(), max_tokens=128)
+
+
+def test_a_language_that_is_spelled_letter_by_letter_is_reported():
+    english = "the weather was fine today and everybody went outside".split()
+    recipe = letters_and_words(english)
+    assert recipe.lower_cases
+    russian = "сегодня была хорошая погода и все вышли гулять"
+    assert [finding.kind for finding in recipe.notice({"a": russian})] == ["unknown_language"]
+    assert recipe.notice({"a": " ".join(english).title()}) == []
+    assert recipe.notice({"a": "天気がいい"}) == []
+    mixed = {"ru": russian, **{f"en{number}": " ".join(english) for number in range(9)}}
+    assert recipe.notice(mixed) == []

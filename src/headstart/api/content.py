@@ -15,11 +15,14 @@ from headstart.api.mistakes import mistakes
 from headstart.backbones.info import BlockInfo
 from headstart.data.duplicates import duplicate_groups
 from headstart.data.rows import count_of, name_some
+from headstart.data.targets import encode_targets
 from headstart.errors import HeadstartError
 from headstart.evidence.intervals import clopper_pearson
-from headstart.preprocess.recipe import count_clips
+from headstart.evidence.label_noise import find_label_noise
+from headstart.preprocess.recipe import Preprocess, count_clips
+from headstart.preprocess.text import TextPreprocess
 from headstart.records import Dataset, Finding, Splits
-from headstart.select.floor import question
+from headstart.select.floor import Floor, question
 
 NUM_MISTAKES = 12
 # A scatter of more points than this shows no more.
@@ -84,7 +87,7 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         },
         "backbone": info.as_json()
         | {"blocks": [asdict(b) | {"parameters": b.num_parameters, "frozen": f} for b, f in _frozen(info.blocks, adaptation)]},
-        "preprocess": bottom.table.preprocess.as_json(),
+        "preprocess": bottom.table.preprocess.as_json() | _lower_cases(bottom.table.preprocess),
         "choices": [
             *_choices_of_geometry(bottom),
             *_choices_of_precision(bottom),
@@ -98,6 +101,10 @@ def tell(story: Story, seconds: dict[str, float]) -> dict[str, Any]:
         "warnings": _warnings(story),
     }
     return with_seconds(content, seconds)
+
+
+def _lower_cases(preprocess: Preprocess) -> dict[str, bool]:
+    return {"lower_cases": preprocess.lower_cases} if isinstance(preprocess, TextPreprocess) else {}
 
 
 def with_seconds(content: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
@@ -118,6 +125,7 @@ def _warnings(story: Story) -> list[str]:
     floor = story.bottom.floor
     unknown = [story.splits.train[row] for row in floor.choice.rows[~floor.choice.known]]
     told += [*warn_of_unknown(story.dataset, story.splits, unknown), *_warn_of_disagreement(story)]
+    told += _warn_of_labels(floor, story.dataset, story.splits)
     told += [*story.evidence.evaluation.warnings, *story.bottom.table.notes]
     told += story.adaptation.notes
     if story.bottom.prefix.spec.why_torch:
@@ -159,6 +167,23 @@ def warn_of_unknown(dataset: Dataset, splits: Splits, unknown: Sequence[str]) ->
     return [
         f"{count_of(len(named), 'class')} with most training items in one group: {name_some(named)}. Cross-validation cannot "
         "test these items, so they train, but neither choose the head nor calibrate its probabilities."
+    ]
+
+
+def _warn_of_labels(floor: Floor, dataset: Dataset, splits: Splits) -> list[str]:
+    """A warning where the surest out-of-fold answers of the baseline contradict the training labels."""
+    if dataset.task != "single":
+        return []
+    choice, alone = floor.choice, floor.network_alone
+    rows = choice.rows[choice.known]
+    labels = encode_targets(dataset, [splits.train[row] for row in rows], floor.labels)
+    found = find_label_noise(alone.calibration.answers(choice.scores[choice.known], dataset.task), labels)
+    if found is None:
+        return []
+    return [
+        f"some training labels look wrong: of the {found.num_sure:,} training items that cross-validation is surest of, "
+        f"{found.num_contradicted:,} ({found.share:.0%}) have another label than the answer. About so large a share of all "
+        "labels may be wrong; where labels are right, sure answers are seldom wrong. Check the labels."
     ]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from headstart.errors import ArtifactError, SettingError
 from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.shingles import LEAST_SHARED, RUN, find_near_copies
-from headstart.preprocess.text_findings import notice_texts, tell_left_out, tell_longer
+from headstart.preprocess.text_findings import notice_texts, tell_left_out, tell_longer, tell_spelled
 from headstart.preprocess.text_items import excerpt, read_text
 from headstart.records import Finding, Modality
 
@@ -259,11 +259,13 @@ class TextPreprocess:
         Args:
             items: by id; all can be read, and some hundreds of them tell enough.
         """
-        encodings = self.opened.encode_batch([read_text(item) for item in items.values()], add_special_tokens=False)
+        texts = [read_text(item) for item in items.values()]
+        encodings = self.opened.encode_batch(texts, add_special_tokens=False)
         found = dict(zip(items, encodings, strict=True))
+        spelled = tell_spelled(found, texts, self.room)
         if self.unknown_left_out and self._unknown is not None:
             return [*tell_left_out(found, self._unknown), *tell_longer(found, self.room, self.fitting)]
-        return notice_texts(found, self._unknown, self.room, self.fitting)
+        return [*spelled, *notice_texts(found, self._unknown, self.room, self.fitting)]
 
     def illustrate(self, item: object) -> dict[str, str]:
         """The beginning of the text, as `excerpt`."""
@@ -276,6 +278,12 @@ class TextPreprocess:
         if isinstance(told.get("unk_id"), int):  # Unigram, as of XLM-R, names it by its number
             return int(told["unk_id"])
         return self.opened.token_to_id(told["unk_token"]) if isinstance(told.get("unk_token"), str) else None
+
+    @property
+    def lower_cases(self) -> bool:
+        """Whether the tokenizer makes upper case lower case before anything else."""
+        normalizer = self.opened.normalizer
+        return normalizer is not None and normalizer.normalize_str("A") == normalizer.normalize_str("a")
 
     @property
     def room(self) -> int:

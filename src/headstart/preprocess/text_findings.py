@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from headstart.records import Finding
@@ -18,6 +19,10 @@ WORST_TEXT = 0.2
 """Of a text's own tokens, from where on the text is named."""
 STRANGE_TEXT = 0.5
 """Of a text's own tokens, from where on it is named although the others are known."""
+FEWEST_CHARACTERS = 1.6
+"""A token, within words: English has 4, and a language of which a tokenizer knows little more than the letters 1.2."""
+MOST_TOKENS = 3.0
+"""A word, where there are so few characters a token: English has 1.3."""
 _READ = {
     "head": "of those only the beginning is read",
     "head+tail": "of those the beginning and the end are read",
@@ -67,6 +72,54 @@ def tell_left_out(encodings: Mapping[str, tokenizers.Encoding], unknown: int) ->
             else "nothing: names, numbers and misspelt words seldom have one.",
         )
     ]
+
+
+def tell_spelled(encodings: Mapping[str, tokenizers.Encoding], texts: Sequence[str], room: int) -> list[Finding]:
+    """Say so where a tokenizer knows little more than the letters of some texts, as one of another language does.
+
+    Args:
+        encodings: of each text, by its id, without special tokens.
+        texts: the same texts in this order. Those mostly in wide characters (Chinese, Japanese, Korean) have few a word anyway.
+        room: tokens that are read at once.
+
+    Returns:
+        A warning or nothing.
+    """
+    spelled = [
+        _count_spelling(encoding) for encoding, text in zip(encodings.values(), texts, strict=True) if not _is_wide(text)
+    ]
+    characters, tokens, words = (sum(counts) for counts in zip(*spelled, strict=True)) if spelled else (0, 0, 0)
+    if not tokens or characters >= FEWEST_CHARACTERS * tokens or tokens <= MOST_TOKENS * words:
+        return []
+    each = tokens / words
+    return [
+        Finding(
+            kind="unknown_language",
+            severity="warning",
+            items=(),
+            message="the backbone's tokenizer takes these texts apart nearly letter by letter: "
+            f"{characters / tokens:.1f} characters a token and {each:.1f} tokens a word, where a language that it knows has "
+            f"about 4 and 1.3. It reads about {room / each:.0f} words at once, and the network has learned little of this "
+            "language.",
+            mend="choose a backbone for this language: --backbone hf:NAME, such as hf:xlm-roberta-base.",
+        )
+    ]
+
+
+def _count_spelling(encoding: tokenizers.Encoding) -> tuple[int, int, int]:
+    """Characters, tokens and words of a text, in words of two or more characters."""
+    spans: dict[int, list[tuple[int, int]]] = {}
+    for word, span in zip(encoding.word_ids, encoding.offsets, strict=True):
+        if word is not None:
+            spans.setdefault(word, []).append(span)
+    sizes = [(found[-1][1] - found[0][0], len(found)) for found in spans.values()]
+    sizes = [(size, count) for size, count in sizes if size > 1]
+    return sum(size for size, _ in sizes), sum(count for _, count in sizes), len(sizes)
+
+
+def _is_wide(text: str) -> bool:
+    looked_at = [character for character in text[:1000] if character.isalpha()]
+    return sum(unicodedata.east_asian_width(character) in "WF" for character in looked_at) > len(looked_at) / 2
 
 
 def _tell_unknown(encodings: Mapping[str, tokenizers.Encoding], unknown: int | None) -> list[Finding]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from headstart.report.attempted import list_attempts, was_held
 from headstart.report.curve_advice import Advice, judge_curves, judge_start
-from headstart.report.words import is_number, percent
+from headstart.report.words import is_number, number, percent
 
 CHANCE_ERRORS = 2.0
 """Standard errors above the most frequent label's share, up to which an accuracy is chance."""
@@ -23,7 +23,7 @@ def advise(report: dict[str, Any]) -> list[Advice]:
         Any number of pieces of advice, each kind at most once.
     """
     kept = next((attempt for attempt in list_attempts(report) if attempt.get("kept")), None)
-    found = [judge_floor(report)]
+    found = [judge_floor(report), judge_terms(report)]
     if kept is not None:
         labels = len(report["summary"].get("labels") or [])
         lost = judge_start(kept)
@@ -64,9 +64,46 @@ def judge_floor(report: dict[str, Any]) -> Advice | None:
         kind="at chance",
         message=f"The exact head on frozen features gets {percent(accuracy, total)} in cross-validation, and chance alone "
         f"{percent(chance, total)}: the features tell nothing about these labels.",
-        mend="check that the labels belong to the items, and that the preprocess keeps what tells the labels apart; "
-        "if both are right, the labels need a network trained on more similar items (--backbone).",
+        mend="check that the labels belong to the items, and that the preprocess keeps what tells the labels apart"
+        f"{_describe_lost(report)}; if both are right, the labels need a network trained on more similar items (--backbone).",
     )
+
+
+def judge_terms(report: dict[str, Any]) -> Advice | None:
+    """Whether words and pieces of words alone (TF-IDF) do better than the network.
+
+    Args:
+        report: what report.json holds.
+
+    Returns:
+        Advice for texts, where the network's loss is higher by more than two standard errors of the paired difference.
+    """
+    asked = next((each for each in _choices(report) if each.get("network_over_terms")), {})
+    found = asked.get("network_over_terms") or {}
+    gain, error = found.get("loss_gain"), found.get("standard_error")
+    if not (is_number(gain) and is_number(error)) or gain >= -2 * error:
+        return None
+    scores = {each.get("name"): each.get("score") for each in asked.get("candidates") or []}
+    told = ""
+    if all(is_number(scores.get(name)) for name in ("terms", "backbone")):
+        name = "RMSE" if report["summary"].get("task") == "value" else "accuracy"
+        told = f": {name} {number(scores['terms'])} against {number(scores['backbone'])}"
+    return Advice(
+        kind="terms better",
+        message=f"In cross-validation words and pieces of words alone (TF-IDF) do better than the network's features{told}. "
+        "The network adds little or nothing on these texts.",
+        mend="a backbone for this language and kind of text (--backbone), or fine-tuning (--strategy full).",
+    )
+
+
+def _describe_lost(report: dict[str, Any]) -> str:
+    """What the preprocess is known to drop, in brackets; labels that differ in nothing else cannot be learned."""
+    lost = []
+    if (report.get("preprocess") or {}).get("lower_cases"):
+        lost.append("the tokenizer lower-cases: upper and lower case are not told apart")
+    if (report["summary"].get("counts") or {}).get("clips"):
+        lost.append("the frames of a clip are averaged: their order and motion are not seen")
+    return f" ({'; '.join(lost)})" if lost else ""
 
 
 def judge_gate(attempt: dict[str, Any], on_test: dict[str, Any] | None = None) -> Advice | None:

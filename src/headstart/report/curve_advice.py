@@ -16,6 +16,7 @@ from headstart.report.words import is_number, number, percent
 
 Kind = Literal[
     "at chance",
+    "terms better",
     "learning rate too high",
     "over-fitting",
     "stopped too early",

@@ -211,7 +211,9 @@ def _question(judge: Judge, sides: dict[str, Side], kept: str, told: str) -> dic
         }
         for side in sides.values()
     ]
-    return question(QUESTION, kept, reason) | {"candidates": candidates}
+    gap, error = judge.compare(sides["backbone"].mark, sides["terms"].mark)
+    network = {"loss_gain": round(-float(gap), 6), "standard_error": round(float(error), 6)}
+    return question(QUESTION, kept, reason) | {"candidates": candidates, "network_over_terms": network}
 
 
 def _gain(mark: Mark, over: Mark) -> str:
