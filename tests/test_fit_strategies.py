@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import load_file
 
 import headstart
+from headstart.api import taking_up
 from headstart.artifact.graph import Answer, assemble
 from headstart.config import FitSettings
 from headstart.errors import BackboneError, DataError, SettingError, TuningError
@@ -580,3 +581,16 @@ def test_a_strategy_that_is_asked_for_keeps_to_the_budget(data, tmp_path):
     options = OPTIONS | {"strategy": "last:1", "budget": "0.001s", "epochs": 2}
     (attempt,) = headstart.fit(data, **options).report.content["tuning"]["attempts"]
     assert attempt["plan"]["epochs"] == 2
+
+
+@pytest.mark.parametrize("how", ["scores", "compile"])
+def test_a_training_that_diverged_blames_the_learning_rate(how, data, tmp_path, monkeypatch):
+    def fail(prefix):
+        raise BackboneError("backbone 'x' could not be compiled.", expected="y", mend="z")
+
+    if how == "compile":
+        monkeypatch.setattr(taking_up, "require_compiled", fail)
+    else:
+        monkeypatch.setattr(taking_up, "scores_of", lambda *_: np.array([[np.inf, 0.0]]))
+    with pytest.raises(TuningError, match=r"learning rate 0\.002 is too high[\s\S]*--learning-rate 0\.0002"):
+        headstart.fit(data, out=tmp_path / "out.hs", **OPTIONS, strategy="last:1", epochs=1, learning_rate=0.002)

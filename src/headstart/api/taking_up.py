@@ -14,6 +14,7 @@ from headstart.api.writing import require_compiled
 from headstart.backbones.files import CHANGES
 from headstart.backbones.texts import TextTail
 from headstart.data.targets import encode_targets
+from headstart.errors import BackboneError, TuningError
 from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.features.extract import Progress
 from headstart.features.prefix import Prefix
@@ -51,14 +52,20 @@ def take_up(
         The compiled network, all items' features, and the head that answers on them.
 
     Raises:
+        TuningError: if the weights went out of bounds, so that the network gives no finite scores or cannot be compiled.
         RuntimeError: if the compiled network scores otherwise than the trained one.
     """
     earlier = load_file(bottom.source.changes_path) if bottom.source.changes_path else {}
     path = folder / CHANGES
     scores = scores_of(trained.network, prepared.inputs, trained.valid_ids)
     save_tensors(earlier | changed_tensors(prepared, trained), path)
-    prefix = compile_prefix(bottom.source.with_changes(path), image_size=bottom.settings.image_size).wait()
-    require_compiled(prefix)
+    _require_finite(scores, prepared)
+    try:
+        prefix = compile_prefix(bottom.source.with_changes(path), image_size=bottom.settings.image_size).wait()
+        require_compiled(prefix)
+    except BackboneError as error:
+        # The same network with its own weights was compiled before, so it is the tuned weights that are at fault.
+        raise _diverged(prepared, "the tuned network could not be compiled, and the untuned one could") from error
     samples = [bottom.dataset.by_id[id_] for id_ in bottom.table.ids]
     table = extract(prefix, bottom.table.preprocess, samples, views=bottom.table.views, progress=progress)
     floor, head = trained.start, trained.network.head.as_head()
@@ -68,6 +75,21 @@ def take_up(
         truth = encode_targets(bottom.dataset, trained.valid_ids, floor.labels)
         calibration = calibrate(found, truth, task=bottom.dataset.task, num_labels=len(floor.labels))
     return prefix, table, replace(floor, head=head, calibration=calibration)
+
+
+def _require_finite(scores: np.ndarray, prepared: Prepared) -> None:
+    if not np.isfinite(scores).all():
+        raise _diverged(prepared, "the tuned network gives scores that are no finite numbers")
+
+
+def _diverged(prepared: Prepared, seen: str) -> TuningError:
+    """The error for weights that training drove out of bounds; the learning rate is the likely cause."""
+    plan = prepared.plan
+    return TuningError(
+        f"training with strategy {plan.strategy!r} diverged: {seen}. The learning rate {plan.head_rate:.3g} is too high.",
+        expected="a training whose weights stay within bounds.",
+        mend=f"--learning-rate {plan.head_rate / 10:.1g}, a tenth of what it was, or leave it out.",
+    )
 
 
 def changed_tensors(prepared: Prepared, trained: Trained) -> dict[str, torch.Tensor]:
