@@ -13,15 +13,18 @@ from sklearn.linear_model import LogisticRegression, Ridge
 import headstart
 from headstart.artifact.store import replace_file
 from headstart.errors import ArtifactError, SettingError
+from headstart.heads import term_solver
+from headstart.heads.candidates import is_iterative_too_dear
 from headstart.heads.choose import choose_head
 from headstart.heads.folds import make_folds
 from headstart.heads.term_counts import count_terms
-from headstart.heads.term_solver import held_out_term_scores, pose_terms, solve_terms
+from headstart.heads.term_solver import held_out_term_scores, pose_terms, solve_terms, subset
 from headstart.heads.terms import MOST_CHARACTERS, TermsHead, count_pieces, word_terms
 from headstart.model.terms import pack_terms, unpack_terms
 from headstart.records import Dataset, Sample, Splits
-from headstart.select.classical import QUESTION, Entrants, hold_term_contest
+from headstart.select.classical import QUESTION, Entrants, hold_term_contest, term_scores
 from headstart.select.floor import FloorPlan, find_floor
+from headstart.select.mixture import unit_of
 
 PLEASED = "superb lovely charming delightful bright tender witty warm".split()
 BORED = "dreary stale clumsy hollow tedious bleak muddled grating".split()
@@ -386,3 +389,68 @@ def test_damaged_terms_are_told(fitted, tmp_path, damage):
             replace_file(copy, "terms.json", b"[]")
     with pytest.raises(ArtifactError):
         headstart.load(copy)
+
+
+# Many classes
+
+
+def many_classes(num_classes, per_class, *, seed=0):
+    random = np.random.default_rng(seed)
+    vocabulary = [f"{a}{b}" for a in "ba ko mi lu ze ra ti do".split() for b in "nor sel vim tak pol".split()]
+    texts, labels = {}, []
+    for label in range(num_classes):
+        own = random.choice(vocabulary, 3, replace=False)
+        for number in range(per_class):
+            words = [*random.choice(own, 2, replace=False), f"only{label}", *random.choice(vocabulary, 5)]
+            texts[f"{label}-{number}"] = " ".join(words)
+            labels.append(label)
+    return texts, np.array(labels)
+
+
+def test_of_many_classes_kernel_ridge_regression_is_that_of_the_primal(monkeypatch):
+    """Against the normal equations: rows that weigh one over their class's rows, a penalised constant."""
+    from scipy import sparse
+
+    monkeypatch.setattr(term_solver, "is_iterative_too_dear", lambda *sizes: True)
+    random = np.random.default_rng(0)
+    rows = sparse.csr_array(np.abs(random.normal(size=(40, 25))) * (random.random((40, 25)) < 0.3))
+    labels = np.arange(40) % 7
+    problem = pose_terms(rows, np.eye(7)[labels].T, np.ones(40), link="softmax")
+    assert problem.gram is not None
+    weight, bias = solve_terms(problem, 3.0)
+    design = np.hstack([rows.toarray(), np.ones((40, 1))])
+    shares = 1 / np.bincount(labels)[labels]
+    expected = np.linalg.solve(
+        design.T @ (design * shares[:, None]) + 3.0 * np.eye(26), design.T @ (np.eye(7)[labels] * shares[:, None])
+    )
+    np.testing.assert_allclose(weight, expected[:-1], atol=1e-5)
+    np.testing.assert_allclose(bias, expected[-1], atol=1e-5)
+    folds = np.arange(40) % 4
+    for penalty, scores in held_out_term_scores(problem, folds):
+        rest = subset(problem, np.flatnonzero(folds != 2))
+        weight, bias = solve_terms(rest, penalty)
+        np.testing.assert_allclose(scores[folds == 2], (rows @ weight + bias)[folds == 2], atol=1e-4)
+
+
+def test_work_does_not_grow_faster_than_the_classes():
+    """Products of a matrix in each solver: of many classes with few rows none is solved iteratively."""
+    assert is_iterative_too_dear(960, 2688, 200) and is_iterative_too_dear(1200, 2688, 400)
+    ordinary = [(514, 2688, 10), (1438, 1280, 10), (4800, 2688, 2), (5000, 1280, 100), (240, 2688, 80)]
+    assert not any(is_iterative_too_dear(*sizes) for sizes in ordinary)
+
+
+@pytest.mark.parametrize("iterative", [True, False])
+def test_terms_that_answer_alone_are_calibrated(iterative, monkeypatch):
+    """The scores that calibrate are in the unit of the head that is saved."""
+    monkeypatch.setattr(term_solver, "is_iterative_too_dear", lambda *sizes: not iterative)
+    texts, labels = many_classes(12, 8)
+    ids = tuple(texts)
+    counts = count_terms(texts.items())
+    noise = np.random.default_rng(1).normal(size=(len(ids), 6)).astype(np.float32)
+    choice = choose_head(noise, labels, task="single", num_classes=12)
+    misleading = replace(choice, scores=-9.0 * np.eye(12, dtype=np.float32)[labels[choice.rows]])
+    entrants = Entrants(task="single", ids=ids, targets=labels, num_labels=12, groups=None, weighted=False)
+    blend = hold_term_contest(counts, misleading, entrants)
+    assert blend.kept == "terms"
+    assert unit_of("single", blend.scores) == pytest.approx(1.0)
+    assert 0.3 < unit_of("single", term_scores(blend.terms, counts, ids)) < 5

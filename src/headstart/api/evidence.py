@@ -27,6 +27,8 @@ NUM_FOLDS = 5
 MOST_REPEATS = 3
 # Repeats make a small sample's estimate steadier; a large one's is steady, and a repeat of it takes long.
 REPEATED_ITEMS = 500
+# Items times labels from which three folds are enough: each costs as much as the whole choice of a head.
+MANY_ANSWERS, FEWER_FOLDS = 200_000, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,8 @@ def _cross_validate(
 ) -> Evidence:
     """Everything that was chosen on all items is chosen again within each fold's train part."""
     ids = splits.train
-    repeats, num_folds = max(1, min(MOST_REPEATS, REPEATED_ITEMS // len(ids))), max(2, min(NUM_FOLDS, len(ids)))
+    most_folds = FEWER_FOLDS if len(ids) * len(labels) > MANY_ANSWERS else NUM_FOLDS
+    repeats, num_folds = max(1, min(MOST_REPEATS, REPEATED_ITEMS // len(ids))), max(2, min(most_folds, len(ids)))
     folds = cross_validation_folds(dataset, ids, seed=plan.seed, groups=splits.groups, num_folds=num_folds, num_repeats=repeats)
     answers = np.full((repeats, len(ids), max(len(labels), 1)), np.nan)
     floors: list[Floor] = []

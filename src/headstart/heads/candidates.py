@@ -20,6 +20,10 @@ from headstart.heads.rotation import rotate
 from headstart.heads.scaling import Scaling, learn_scaling
 from headstart.records import Task
 
+# Rows, columns and classes multiplied, from which an iteration over all folds takes a second or so on two cores.
+MOST_PRODUCTS = 50_000_000
+FEW_ROWS_A_CLASS = 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
@@ -105,6 +109,20 @@ def candidate_kinds(task: Task) -> tuple[HeadKind, ...]:
             return ("ridge", "logistic")
         case "value":
             return ("ridge",)
+
+
+def is_iterative_too_dear(num_rows: int, width: int, num_classes: int) -> bool:
+    """Whether logistic regression is left out in favour of heads in closed form.
+
+    Its cost grows with rows, columns and classes; with few rows a class ridge regression and discriminants are as good.
+
+    Args:
+        num_rows: N.
+        width: D, of the features.
+        num_classes: K.
+    """
+    few = num_rows < FEW_ROWS_A_CLASS * num_classes
+    return few and num_rows * min(num_rows, width) * num_classes > MOST_PRODUCTS
 
 
 def held_out_scores(contest: Contest, kind: HeadKind, folds: np.ndarray) -> Iterator[tuple[float | None, np.ndarray]]:

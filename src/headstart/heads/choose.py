@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.errors import SettingError
-from headstart.heads.candidates import Contest, candidate_kinds, held_out_scores, pose_contest, refit
+from headstart.heads.candidates import Contest, candidate_kinds, held_out_scores, is_iterative_too_dear, pose_contest, refit
 from headstart.heads.folds import NUM_FOLDS, make_folds
 from headstart.heads.judge import Judge, Mark
 from headstart.heads.linear import (
@@ -138,6 +138,8 @@ def choose_head(
     table = _checked(targets, len(features), task, num_classes)
     weights = None if balance is None or num_classes is None else check_class_weights(balance, num_classes)
     kinds = _checked_kinds(plan.candidates, task)
+    if plan.candidates is None and num_classes and is_iterative_too_dear(len(features), features.shape[1], num_classes):
+        kinds = tuple(each for each in kinds if each != "logistic")
     kind = plan.scaling or _scaling_of(plan)
     rows = _contest_rows(table, task, groups, plan)
     contest = _pose(

@@ -12,7 +12,7 @@ that by themselves tell no more than how frequent the classes are, by one standa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from headstart.heads.descent import Link
 from headstart.heads.judge import Judge, Mark
 from headstart.heads.ridge import balanced_class_weights
 from headstart.heads.term_counts import TermCounts
-from headstart.heads.term_solver import TermsProblem, held_out_term_scores, pose_terms, solve_terms
+from headstart.heads.term_solver import TermsProblem, held_out_term_scores, pose_terms, solve_terms, subset
 from headstart.heads.terms import TermsHead
 from headstart.records import Task
 from headstart.select.mixture import knowledge, likely_shares, mix, unit_of
@@ -95,7 +95,7 @@ def hold_term_contest(counts: TermCounts, choice: HeadChoice, entrants: Entrants
     groups = None if entrants.groups is None else entrants.groups[rows]
     judge = Judge.of(entrants.task, table[rows], folds, groups, class_weights=_class_weights(entrants))
     backbone = choice.scores.astype(np.float64)
-    penalty, alone = _best_penalty(_part(problem, rows), folds, judge, unit)
+    penalty, alone = _best_penalty(subset(problem, rows), folds, judge, unit)
     sides = _sides(judge, backbone, alone)
     kept, told = _decide(judge, sides)
     asked = _question(judge, sides, kept, told)
@@ -144,12 +144,6 @@ def _class_weights(entrants: Entrants) -> np.ndarray:
     return np.ones(max(entrants.num_labels, 1))
 
 
-def _part(problem: TermsProblem, rows: np.ndarray) -> TermsProblem:
-    if len(rows) == len(problem.weights):
-        return problem
-    return replace(problem, rows=problem.rows[rows], targets=problem.targets[:, rows], weights=problem.weights[rows])
-
-
 def _best_penalty(
     problem: TermsProblem, folds: np.ndarray, judge: Judge, unit: tuple[float, float]
 ) -> tuple[float, np.ndarray]:
@@ -169,10 +163,13 @@ def _sides(judge: Judge, backbone: np.ndarray, terms: np.ndarray) -> dict[str, S
     """The three candidates, plainest first: terms need no network, the backbone's features no vocabulary."""
     alone = {"terms": terms, "backbone": backbone}
     marks = {name: judge.mark(scores) for name, scores in alone.items()}
+    in_units = {name: scores / unit_of(judge.task, scores) for name, scores in alone.items()}
     sides = {
-        name: Side(name=name, scores=alone[name], mark=mark, share=float(name == "backbone")) for name, mark in marks.items()
+        # The saved terms are in this unit, whether they answer alone or with the backbone, which alone keeps its own.
+        "terms": Side(name="terms", scores=in_units["terms"], mark=marks["terms"], share=0.0),
+        "backbone": Side(name="backbone", scores=backbone, mark=marks["backbone"], share=1.0),
     }
-    both = [alone[name] / unit_of(judge.task, alone[name]) for name in ("backbone", "terms")]
+    both = [in_units["backbone"], in_units["terms"]]
     share = round(float(likely_shares(judge, both)[0]), 1)
     mixed = mix(both, np.array([share, 1 - share]))
     note = f", {share:.0%} of the backbone"
