@@ -2,6 +2,7 @@
 
 - *install*: `pip install` of this checkout into a new environment: seconds, megabytes, and that nothing that trains is in it.
 - *demo*: `make demo` in a fresh clone with a new environment, as a newcomer runs it.
+- *fit*: a fit of the stamps from an empty and from a warm cache against the bare forward pass of as many images, in turn.
 - *same*: a cold fit of the stamps in that environment against one in the full one: probabilities of the test items.
 - *auto*: `--strategy auto` on the stamps with the default budget and with one that nothing fits, against `extract`.
 - *classes*: 400 classes of 3 texts against 200 classes of 6.
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import measure
-from measure import HEADSTART, ROOT, Target, at_most, exactly, run_timed, say, summarise
+from fit import run_own
+from measure import HEADSTART, ROOT, Target, at_least, at_most, exactly, run_timed, say, summarise
 
 TRAINING = ("torch", "torchvision", "timm", "transformers", "scipy", "scikit-learn", "pyarrow")
 ROUNDS = 3
@@ -60,6 +62,20 @@ def measure_demo(_: Any) -> dict[str, Any]:
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
         done = run_timed(["make", "-C", clone, "demo"], HEADSTART_CACHE=str(scratch / "cache"))
     return {"seconds": done.seconds}
+
+
+def measure_fit(options: Any) -> dict[str, Any]:
+    folder, split = measure.prepare_stamps(quick=options.quick)
+    num_items = sum(1 for _ in folder.glob("*/*"))
+    with measure.scratch_folder() as scratch:
+        rounds = [run_own(split, scratch, num_items, number=number) for number in range(1 if options.quick else ROUNDS)]
+    seconds = {
+        "cold": [each["cold"] for each in rounds],
+        "warm": [value for each in rounds for value in each["warm"]],
+        "bare_forward": [each["bare_forward"] for each in rounds],
+    }
+    accuracy = rounds[-1]["cold_summary"]["test"]["accuracy"]
+    return {"seconds": {name: summarise(values) for name, values in seconds.items()}, "test_accuracy": accuracy}
 
 
 def measure_same(options: Any) -> dict[str, Any]:
@@ -162,6 +178,7 @@ def measure_tables(options: Any) -> dict[str, Any]:
 PARTS = {
     "install": measure_install,
     "demo": measure_demo,
+    "fit": measure_fit,
     "same": measure_same,
     "auto": measure_auto,
     "classes": measure_classes,
@@ -170,8 +187,10 @@ PARTS = {
 
 
 def judge(found: dict[str, Any]) -> list[Target]:
-    install, demo, same, auto, classes, tables = (found.get(part) for part in PARTS)
-    waits = ratio = None
+    install, demo, fit, same, auto, classes, tables = (found.get(part) for part in PARTS)
+    waits = ratio = cold = warm = None
+    if fit:
+        cold, warm = (fit["seconds"][name]["median"] / fit["seconds"]["bare_forward"]["median"] for name in ("cold", "warm"))
     if auto:
         medians = {way: values["median"] for way, values in auto["seconds"].items()}
         waits = medians["auto, 10 s"] - medians["extract"]
@@ -182,6 +201,9 @@ def judge(found: dict[str, Any]) -> list[Target]:
         at_most("install: megabytes of the environment", install and install["megabytes"], 450),
         exactly("install: packages that train", float(len(install["training_packages"])) if install else None, 0),
         at_most("demo: seconds of `make demo` in a fresh clone", demo and demo["seconds"], 60),
+        at_most("fit: seconds from an empty cache / bare forward pass", cold, 2.2),
+        at_most("fit: seconds from a warm cache / bare forward pass", warm, 0.85),
+        at_least("fit: test accuracy", fit and fit["test_accuracy"], 0.91),
         at_most("same: probabilities of light and full install differ by", same and same["largest_difference"], 1e-5),
         at_most("auto: seconds more than extract where nothing fits the budget", waits, 3),
         at_most("classes: 400 x 3 texts, seconds / those of 200 x 6", ratio, 3),

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -451,7 +452,15 @@ def test_help_ends_with_nought():
     process = run("--help")
     assert (process.returncode, process.stderr) == (0, "")
     for command in ("fit", "predict", "evaluate", "check", "embed", "report", "backbones", "cache"):
-        assert f"\n  {command} " in process.stdout
+        assert re.search(rf"^│ {command} ", process.stdout, re.MULTILINE)
+
+
+def test_the_help_of_fit_has_groups_of_options_and_an_example():
+    process = run("fit", "--help", COLUMNS="100")
+    groups = re.findall(r"^╭─ ([\w -]+?) ─", process.stdout, re.MULTILINE)
+    assert {"Data", "Model", "Fine-tuning", "Output and running"} <= set(groups)
+    assert "headstart fit photos/ --out photos.hs" in process.stdout
+    assert process.stdout.index("--label-column") < process.stdout.index("─ Model")
 
 
 def test_a_bug_ends_with_one_and_its_whole_story(run_python, artifact, pictures):

@@ -162,7 +162,7 @@ def test_every_option_and_command_named_in_a_sentence_is_there(place):
     options = set(re.findall(r"--[a-z][a-z-]+", README))
     assert options and all(re.search(rf"{option}\b", everything) for option in options), options
     commands = set(re.findall(r"`headstart ([a-z]+)", prose))
-    assert commands and all(f"\n  {command} " in everything for command in commands), commands
+    assert commands and all(re.search(rf"^│ {command} ", everything, re.MULTILINE) for command in commands), commands
 
 
 def test_every_environment_variable_and_backbone_named_is_known():

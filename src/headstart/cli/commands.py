@@ -14,6 +14,10 @@ import typer
 
 from headstart.cli.cache import cache_app
 from headstart.cli.options import (
+    IN_DATA,
+    IN_MODEL,
+    IN_OUTPUT,
+    IN_TRAINING,
     ArtifactArgument,
     BackboneOption,
     DataArgument,
@@ -34,7 +38,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
     help="Transfer learning with evidence: labelled items in, an adapted model out, predictions anywhere without torch.",
     epilog="Exit status: 0 done; 2 the input is at fault, or some of the items could not be used; 130 interrupted; 1 a bug.",
 )
@@ -61,13 +65,23 @@ def common(show_version: VersionOption = False) -> None:
 def fit(  # noqa: PLR0913 - one parameter for each option
     data: DataArgument,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the model; nothing may be there, but with --overwrite a model.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for the model; nothing may be there, but with --overwrite a model.",
+            rich_help_panel=IN_OUTPUT,
+        ),
     ],
     modality: ModalityOption = "auto",
-    task: Annotated[str, typer.Option(help="auto, multiclass, multilabel, regression; or generation, for a corpus.")] = "auto",
+    task: Annotated[
+        str,
+        typer.Option(help="auto, multiclass, multilabel, regression; or generation, for a corpus.", rich_help_panel=IN_DATA),
+    ] = "auto",
     backbone: BackboneOption = "auto",
     strategy: Annotated[
-        str, typer.Option(help="auto, extract, last:K, full, lora or contrastive (few labels of texts).")
+        str,
+        typer.Option(help="auto, extract, last:K, full, lora or contrastive (few labels of texts).", rich_help_panel=IN_MODEL),
     ] = "auto",
     test: TestOption = None,
     label_column: DataOptions.label_column = None,
@@ -80,30 +94,57 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     label_names: DataOptions.label_names = None,
     item_root: DataOptions.item_root = None,
     encoding: DataOptions.encoding = None,
-    balance: Annotated[str, typer.Option(help="auto, weights or none: whether classes weigh alike.")] = "auto",
-    head: Annotated[str, typer.Option(help="auto, linear (solved exactly), or mlp (hidden layers, trained).")] = "auto",
-    classical: Annotated[str, typer.Option(help="Texts: auto, or none to leave words and pieces of words out.")] = "auto",
+    balance: Annotated[
+        str, typer.Option(help="auto, weights or none: whether classes weigh alike.", rich_help_panel=IN_MODEL)
+    ] = "auto",
+    head: Annotated[
+        str, typer.Option(help="auto, linear (solved exactly), or mlp (hidden layers, trained).", rich_help_panel=IN_MODEL)
+    ] = "auto",
+    classical: Annotated[
+        str, typer.Option(help="Texts: auto, or none to leave words and pieces of words out.", rich_help_panel=IN_MODEL)
+    ] = "auto",
     geometry: GeometryOption = "auto",
-    precision: Annotated[str, typer.Option(help="Of the frozen network: auto, float32 or int8.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the frozen network: auto, float32 or int8.", rich_help_panel=IN_MODEL)
+    ] = "auto",
     image_size: ImageSizeOption = None,
-    budget: Annotated[str | None, typer.Option(help="Time to spend on doing better: 90s, 10m, 1h.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Of tuning, in place of the rule's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Of tuning, in place of the rule's.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Time to spend on doing better: 90s, 10m, 1h.", rich_help_panel=IN_TRAINING)
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="In place of the rule's.", rich_help_panel=IN_TRAINING)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="In place of the rule's.", rich_help_panel=IN_TRAINING)] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="The head's highest, in place of the rule's; the blocks' stays in proportion to it.")
+        float | None,
+        typer.Option(
+            help="The head's highest, in place of the rule's; the blocks' stays in proportion to it.",
+            rich_help_panel=IN_TRAINING,
+        ),
     ] = None,
     find_learning_rate: Annotated[
-        bool, typer.Option("--find-learning-rate", help="By range tests, in place of the rule; tells their spread.")
+        bool,
+        typer.Option(
+            "--find-learning-rate",
+            help="By range tests, in place of the rule; tells their spread.",
+            rich_help_panel=IN_TRAINING,
+        ),
     ] = False,
-    context: Annotated[int | None, typer.Option(help="Language models: tokens of a block, in place of the rule's.")] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(help="Language models: tokens of a block, in place of the rule's.", rich_help_panel=IN_TRAINING),
+    ] = None,
     overwrite: OverwriteOption = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted fit.")] = False,
-    seed: Annotated[int, typer.Option(help="Of every random step.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted fit.", rich_help_panel=IN_OUTPUT)
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of every random step.", rich_help_panel=IN_OUTPUT)] = 0,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Adapt a pretrained network to DATA, evaluate it, save it."""
+    """Adapt a pretrained network to DATA, evaluate it, save it.
+
+    Example: `headstart fit photos/ --out photos.hs`
+    """
     go_offline(offline)
     from headstart.api.fit import fit as fit_data
     from headstart.cli.generate import show_any_fit
