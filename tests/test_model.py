@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from scipy.special import expit, softmax
 
 from headstart import fit, load
+from headstart.cli.predict import TableWords, _name_items
 from headstart.errors import ArtifactError, DataError
 from headstart.model.items import expand
 from headstart.model.model import Model
@@ -171,6 +172,7 @@ def test_a_folder_without_items_among_others_is_an_unreadable_item(model, draw, 
     with pytest.raises(DataError, match="2 items cannot be read"):
         model.predict(items)
     assert len(model.predict(items, unreadable="skip")) == 1
+    assert [len(expand([tmp_path / "empty"], "image", among_others=several)) for several in (False, True)] == [0, 1]
     assert expand([str(tmp_path), str(tmp_path / "empty")], "text") == [
         (str(tmp_path), str(tmp_path)),
         (str(tmp_path / "empty"), str(tmp_path / "empty")),
@@ -334,3 +336,14 @@ print(sorted(name for name in sys.modules if name.split(".")[:2] in (["headstart
     # Of the heads, only the record of what the terms of texts say; nothing that fits one.
     assert said.stdout.splitlines() == ["rings", "['headstart.heads', 'headstart.heads.terms']"]
     assert not (tmp_path / "no cache").exists()
+
+
+@pytest.mark.parametrize(("modality", "name"), [("image", "x.png"), ("text", "x.txt"), ("audio", "x.wav")])
+def test_words_that_are_folders_without_items_are_not_passed_over(tmp_path, modality, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1.xyz").write_bytes(b"1")
+    (tmp_path / name).write_bytes(b"1")
+    words = [str(tmp_path / word) for word in ("empty", name, "other")]
+    assert [word for word, _ in _name_items(words, modality, TableWords())] == words
+    assert _name_items(words[:1], modality, TableWords()) == []

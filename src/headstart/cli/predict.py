@@ -97,6 +97,7 @@ def _name_items(words: list[str], modality: Modality, table: TableWords) -> list
             expected=f"a file that ends in {', '.join(sorted(TABLE_SUFFIXES))}.",
             mend=f"leave {option} out.",
         )
+    several = len(words) > 1
     for position, word in enumerate(words, 1):
         if word in tables:
             from headstart.data.item_tables import items_of_table
@@ -106,9 +107,10 @@ def _name_items(words: list[str], modality: Modality, table: TableWords) -> list
         elif not word.strip():
             named.append((f"ITEM {position}: {word!r}", word))
         elif modality == "text":
-            named += _lines_of_text() if word == "-" else expand([_file_or_text(word)], modality)
+            named += _lines_of_text() if word == "-" else expand([_file_or_text(word)], modality, among_others=several)
         else:
-            named += expand([line for line in _lines() if line.strip()] if word == "-" else [word], modality)
+            given = [line for line in _lines() if line.strip()] if word == "-" else [word]
+            named += expand(given, modality, among_others=several)
     return named
 
 

@@ -12,12 +12,18 @@ from headstart.errors import DataError
 from headstart.preprocess.items import item_name
 
 
-def expand(items: Any, modality: str) -> list[tuple[str, Any]]:  # noqa: ANN401 - any kind of item
+def expand(
+    items: Any,  # noqa: ANN401 - any kind of item
+    modality: str,
+    *,
+    among_others: bool = False,
+) -> list[tuple[str, Any]]:
     """Name items one by one, folders opened up, in order.
 
     Args:
         items: one item or a sequence of items. A string is a text where the modality is text, and else a path.
         modality: which files of a folder count.
+        among_others: whether more items are named elsewhere, so that a folder without any must not be passed over.
 
     Returns:
         (name, item) pairs; a text is its own name.
@@ -33,7 +39,7 @@ def expand(items: Any, modality: str) -> list[tuple[str, Any]]:  # noqa: ANN401 
         elif is_path and _is_folder(Path(item)):
             files = [(str(file), file) for file in files_below(Path(item)) if modality_of_name(file.name) == modality]
             # A folder among several items that gives none is an item that cannot be read, so that it is not passed over.
-            named += files or ([(str(item), item)] if len(several) > 1 else [])
+            named += files or ([(str(item), item)] if among_others or len(several) > 1 else [])
         else:
             named.append((str(item) if isinstance(item, str | Path) else f"{position}: {item_name(item)}", item))
     return named

@@ -138,7 +138,8 @@ def _optional_format(content: bytes) -> _OptionalFormat | None:
         return _AVIF
     if brands & HEIC_BRANDS:
         return _HEIC
-    return _JPEG_XL if content.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")) else None
+    found = identify(content)
+    return _JPEG_XL if found is not None and found.name == "a JPEG XL picture" else None
 
 
 def _load_optional_plugin(content: bytes) -> None:
