@@ -276,6 +276,7 @@ def test_class_folders_that_are_not_utf8_stay_apart(tmp_path, encoding, names):
     assert len(escaped) > 1 and all(label.encode("utf-8") for label in labels)
     (finding,) = [finding for finding in reading.findings if finding.kind == "encoding"]
     assert set(finding.items) == escaped
+    assert {"gb18030": "gb18030", "cp1252": "windows-1252"}[encoding] in finding.mend
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,20 @@ def test_guesses_of_encodings(text, encoding):
     assert guess_encoding(b"plain") == ""
 
 
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("windows-1252", ["B\u00e4r", "B\u00f6r", "B\u00fcr"]),
+        ("windows-1252", ["caf\u00e9", "th\u00e9"]),
+        ("windows-1252", ["a\u00f1o", "ni\u00f1o", "pi\u00f1a"]),
+        ("gb18030", ["\u732b", "\u72d7", "\u9e1f", "\u9c7c", "\u9a6c", "\u725b"]),
+        ("shift_jis", ["\u30a2\u30a4", "\u30cd\u30b3"]),
+    ],
+)
+def test_short_names_have_the_encoding_of_their_letters(encoding, names):
+    assert guess_encoding("\n".join(names).encode(encoding)) == encoding
+
+
 def test_hostile_tables_end_in_a_message(tmp_path):
     for line in ('{"text":"a","label":' + "9" * 5000 + "}", "[" * 100_000, '{"text":' + "[" * 100_000):
         with pytest.raises(DataError, match="line 1"):

@@ -59,12 +59,19 @@ def _plausibility(content: bytes, name: str) -> float:
     share, lower = number / len(others), sum(map(str.islower, others)) / len(others)
     if script == "CJK":
         kana = sum("\u3040" <= character <= "\u30ff" for character in others)
+        if not kana and _are_apart(content):
+            return 0.0
         return 0.9 * share * (1.2 if kana > 0.1 * len(others) else 1.0)
     if script == "HANGUL":
         return 0.9 * share
     if script == "LATIN":
         return share * lower * (1.0 if len(others) < 0.3 * sum(map(str.isalpha, text)) else 0.3) * _PREFERRED.get(name, 0.9)
     return share * lower * _share_of_whole_words(text) * _PREFERRED.get(name, 0.9)
+
+
+def _are_apart(content: bytes) -> bool:
+    """Whether no two bytes above 127 are adjacent: letters of Latin words, as characters of two bytes are hardly ever."""
+    return not any(one > 127 and two > 127 for one, two in pairwise(content))
 
 
 def _share_of_whole_words(text: str) -> float:
