@@ -581,7 +581,8 @@ def test_the_options_are_saved_with_the_model(artifact):
         "geometry": "auto", "image_size": None, "budget": None, "seed": 0, "item_column": None, "label_column": None,
         "group_column": None, "split_column": None, "merge_labels": [], "epochs": None, "batch_size": None,
         "learning_rate": None, "find_learning_rate": False, "tuning": [], "resume": False, "hidden": None, "dropout": None,
-        "classical": "auto", "context": None, "precision": "auto",
+        "classical": "auto", "context": None, "precision": "auto", "encoding": None, "item_root": None, "label_columns": None,
+        "label_names": None, "label_separator": None,
     }  # fmt: skip
 
 

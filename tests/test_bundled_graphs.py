@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -52,6 +53,9 @@ def test_any_image_size(image_size, tmp_path):
     assert spec.preprocess == backbone.preprocess and spec.preprocess.image_size == image_size
     pooled = pooled_network(backbone, "")
     assert relative_error(Frozen(pooled), spec.layout, spec.preprocess, tmp_path / "filled.onnx") <= MAX_RELATIVE_ERROR
+    # Whoever goes on from the graph, as a model of clips does, reads the sizes off its input.
+    dims = onnx.load(tmp_path / "filled.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert dims[0].dim_param and [dim.dim_value for dim in dims[1:]] == [3, image_size, image_size]
 
 
 @pytest.mark.parametrize(("name", "part"), [("efficientnet-lite0", "conv_head"), ("all-minilm-l6-v2", "layer.5.output.dense")])

@@ -30,7 +30,7 @@ SUMMARY = [
 PARTS = {
     "counts": ["train", "test", "unreadable", "duplicate_groups"],
     "floor": ["head", "cv_accuracy"],
-    "gate": ["tried", "kept", "reason"],
+    "gate": ["tried", "kept", "code", "reason"],
     "cache": ["hits", "misses"],
 }
 SECONDS = {"read", "features", "head", "tune", "evaluate", "report", "total"}

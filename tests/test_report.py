@@ -386,7 +386,7 @@ def test_a_report_makes_the_same_page_every_time_and_what_is_none_is_refused():
 def test_a_missing_package_is_named_with_its_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     report_page._template.cache_clear()
-    with pytest.raises(MissingPackageError, match=r"jinja2[\s\S]*headstart\[train\]"):
+    with pytest.raises(MissingPackageError, match=r"jinja2[\s\S]*pip install"):
         render_report({"summary": {}})
 
 

@@ -270,7 +270,7 @@ def test_files_that_are_no_texts_are_named_and_left_out(tmp_path):
     assert found["unknown_tokens"].items == ("bad/long.txt",)
     assert set(found["empty"].items) == {"good/empty.txt", "good/blank.txt"}
     assert "2 items without content: " in found["empty"].message and "holds only white space" in found["empty"].message
-    assert "bad/latin.txt (line 2 is no UTF-8 (byte 0xef))" in found["unreadable"].message
+    assert "bad/latin.txt (line 2 is no UTF-8 (byte 0xef)" in found["unreadable"].message
 
 
 def test_a_script_that_the_tokenizer_does_not_know_is_told():

@@ -91,7 +91,11 @@ def fill_graph(graph: BundledGraph, source: BackboneSource, model_path: Path, *,
     model = onnx.load_from_string(graph.graph_path.read_bytes())
     _fill(model, made["tensors"], made["unused"], source)
     if spec.preprocess.modality == "image":
-        model = fold_padding(model, np.zeros_like(spec.preprocess.example(1)))
+        sample = np.zeros_like(spec.preprocess.example(1))
+        for axis, size in zip(model.graph.input[0].type.tensor_type.shape.dim, sample.shape, strict=True):
+            if axis.dim_param != "batch":
+                axis.dim_value = size
+        model = fold_padding(model, sample)
     onnx.save(fold_constant_transposes(model), model_path)
     return spec
 
