@@ -279,6 +279,14 @@ def test_names_that_lead_out_of_the_folder_are_refused(saved, name):
         {"preprocess": {}},
         {"preprocess": None},
         {"preprocess": {"kind": "sound"}},
+        {"format": 8.5},
+        {"format": float("inf")},
+        {"format": True},
+        {"format": 10**400},
+        {"thresholds": (0.5, float("nan"), 0.5)},
+        {"thresholds": (0.5, 10**400, 0.5)},
+        {"settings": {"epochs": 10**400}},
+        {"packages": {"numpy": -(10**30)}},
     ],
 )
 def test_settings_that_do_not_fit_are_refused(saved, change):

@@ -337,3 +337,23 @@ def test_containers_are_told_from_pictures(as_bytes):
     assert isinstance(find_video_kind(b"\x1a\x45\xdf\xa3"), VideoKind)
     for head in (b"", b"G", b"GIF89a", b"\xff\xd8\xff", b"RIFF\0\0\0\0WAVE", b"plain text"):
         assert find_video_kind(head) is None
+
+
+@pytest.mark.parametrize("container", ["matroska", "webm", "mov"])
+def test_titles_in_another_encoding_do_not_matter(container):
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=container) as writer:
+        writer.metadata["title"] = "Zug nach Koeln"
+        video = writer.add_stream("libvpx" if container == "webm" else "mpeg4", rate=8)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        for number in range(4):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 60 * number, np.uint8), format="rgb24")
+            writer.mux(video.encode(frame))
+        writer.mux(video.encode())
+    content = stream.getvalue()
+    assert b"Koeln" in content
+    plain, changed = (
+        ClipPreprocess(picture=ImagePreprocess(image_size=32)).prepare(each)
+        for each in (content, content.replace(b"Koeln", b"K\xf6oln"))
+    )
+    np.testing.assert_array_equal(plain, changed)

@@ -345,7 +345,20 @@ def test_compiled_once_and_found_again(in_process, empty_cache):
     assert not compile_prefix(source, image_size=SIDE).cached
 
 
-@pytest.mark.parametrize("damage", ["no onnx", "short onnx", "no json", "short json", "other json", "empty folder"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "no onnx",
+        "short onnx",
+        "changed bytes",
+        "changed bit",
+        "no json",
+        "short json",
+        "other json",
+        "changed json",
+        "empty folder",
+    ],
+)
 def test_a_damaged_compiled_network_is_made_anew(in_process, empty_cache, damage):
     source = locate(NAME)
     wanted = compile_prefix(source, image_size=SIDE).wait()(pixels(2, SIDE))
@@ -356,12 +369,24 @@ def test_a_damaged_compiled_network_is_made_anew(in_process, empty_cache, damage
             network.unlink()
         case "short onnx":
             network.write_bytes(network.read_bytes()[:1000])
+        case "changed bytes":
+            content = bytearray(network.read_bytes())
+            content[5_000:5_400] = bytes(400)
+            network.write_bytes(content)
+        case "changed bit":
+            content = bytearray(network.read_bytes())
+            content[len(content) // 2] ^= 1
+            network.write_bytes(content)
         case "no json":
             description.unlink()
         case "short json":
             description.write_text(description.read_text()[:100])
         case "other json":
             description.write_text("{}")
+        case "changed json":
+            changed = json.loads(description.read_text())
+            changed["preprocess"]["mean"] = [0.1, 0.2, 0.3]
+            description.write_text(json.dumps(changed))
         case "empty folder":
             network.unlink()
             description.unlink()

@@ -157,14 +157,25 @@ def test_as_good_is_more_than_not_surely_worse():
     assert not as_good(Trial(name="int8", losses=np.full(50, 0.53), score=0.8), held)[0]
 
 
-def test_one_that_was_damaged_on_disk_is_made_anew(prefix):
+@pytest.mark.parametrize("damage", ["short", "changed", "checksum lost"])
+def test_one_that_was_damaged_on_disk_is_made_anew(prefix, damage):
     batch = prefix.spec.preprocess.example(2)
     first, _ = int8.quantized(prefix)
     wanted = first(batch)
-    first.model_path.write_bytes(first.model_path.read_bytes()[:1_000])
+    content = bytearray(first.model_path.read_bytes())
+    if damage == "short":
+        first.model_path.write_bytes(content[:1_000])
+    elif damage == "changed":
+        content[len(content) // 2 :][:400] = bytes(400)
+        content[len(content) // 2] ^= 255
+        first.model_path.write_bytes(content)
+    else:
+        first.model_path.with_name("int8.sha256").unlink()
     again, why = int8.quantized(prefix)
     assert why == ""
     np.testing.assert_array_equal(again(batch), wanted)
+    assert len(first.model_path.read_bytes()) == len(content)
+    assert first.model_path.with_name("int8.sha256").exists()
 
 
 def test_the_speed_is_measured_once_on_a_machine(prefix, tmp_path, monkeypatch):

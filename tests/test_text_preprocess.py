@@ -16,6 +16,7 @@ from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.recipe import preprocess_from_json
 from headstart.preprocess.text import PADDING, TextPreprocess
 from headstart.preprocess.text_items import excerpt, read_text
+from headstart.preprocess.token_patterns import is_catastrophic, patterns_in
 
 WORDS = [f"w{number}" for number in range(50)]
 BEGIN, END, UNKNOWN = 0, 1, 2
@@ -311,3 +312,45 @@ def test_a_language_that_is_spelled_letter_by_letter_is_reported():
     assert recipe.notice({"a": "天気がいい"}) == []
     mixed = {"ru": russian, **{f"en{number}": " ".join(english) for number in range(9)}}
     assert recipe.notice(mixed) == []
+
+
+def _opened(content):
+    told = {"kind": "text", "rules": 1, "max_tokens": 16, "fitting": "head", "max_windows": 2}
+    told["tokenizer_sha256"] = hashlib.sha256(content).hexdigest()
+    return TextPreprocess.from_json(told, lambda _: content).opened
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}", b"", b"[]", b"null", b'{"model": 3}', b"\xff\xfe", b'{"model": {"type": "WordPiece"}}', b"[" * 100_000]
+)
+def test_a_damaged_tokenizer_ends_in_an_error_in_words(content):
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json|text preprocess"):
+        _opened(content)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_windows"])
+@pytest.mark.parametrize("value", [8.5, float("inf"), 10**400, True, None, "16"])
+def test_counts_that_are_no_whole_numbers_in_range_are_refused(name, value):
+    with pytest.raises((SettingError, ArtifactError)):
+        TextPreprocess(**{"tokenizer": "{}", name: value})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "exponential"),
+    [
+        ("(a+)+", True),
+        ("(?:x*)*y", True),
+        (r"((a|b)+c?)*", True),
+        (r"(\w+\s?){2,}", True),
+        (r"'s|'t| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", False),
+        (r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|\s*[\r\n]+", False),
+        ("[(]+[)]+", False),
+    ],
+)
+def test_regular_expressions_of_exponential_time_are_known(pattern, exponential):
+    assert is_catastrophic(pattern) == exponential
+    told = json.dumps({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": pattern}}, "model": {}})
+    assert patterns_in(told) == [pattern]
+    if exponential:
+        with pytest.raises(ArtifactError, match="exponential"):
+            _opened(told.encode())

@@ -18,10 +18,11 @@ from typing import Any
 
 from headstart import errors, runtime
 from headstart.backbones.catalog import BackboneSource, open_source
+from headstart.backbones.files import sha256_of
 from headstart.backbones.word_files import clear_vectors
 from headstart.errors import BackboneError, HeadstartError, MissingPackageError, SettingError
 from headstart.features.bundled_graphs import BundledGraph, bundled_graph, fill_graph
-from headstart.features.compiled_folder import cannot_write, keep_compiled, work_folder
+from headstart.features.compiled_folder import cannot_write, checksum_of, keep_compiled, work_folder
 from headstart.features.device import accelerator
 from headstart.features.fusion import FusedPrefix
 from headstart.features.prefix import OnnxPrefix, Prefix, PrefixSpec, TorchPrefix
@@ -114,11 +115,18 @@ def _whole_spec(folder: Path) -> PrefixSpec | None:
     """What a folder holds, if it is a compiled network as this version writes it and nothing of it was lost."""
     try:
         told = json.loads((folder / "prefix.json").read_text(encoding="utf-8"))
+        if told["checksum"] != checksum_of(told):
+            return None
         spec = PrefixSpec.from_json(told, lambda name: (folder / name).read_bytes())
-        whole = bool(spec.why_torch) or (folder / "prefix.onnx").stat().st_size == told["bytes"]
+        whole = bool(spec.why_torch) or _is_network(folder / "prefix.onnx", told["bytes"], told["sha256"])
     except (OSError, ValueError, KeyError, TypeError, HeadstartError):
         return None
     return spec if whole else None
+
+
+def _is_network(path: Path, num_bytes: int, sha256: str) -> bool:
+    """Whether a file has the size and the content that were written; the size first, which costs nothing."""
+    return path.stat().st_size == num_bytes and sha256_of(path) == sha256
 
 
 def _key(source: BackboneSource, image_size: int | None, cut: str) -> str:

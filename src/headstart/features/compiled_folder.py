@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from headstart.backbones.files import sha256_of
 from headstart.errors import CacheError
 from headstart.features.prefix import PrefixSpec
 
@@ -40,6 +43,8 @@ def keep_compiled(spec: PrefixSpec, work: Path, folder: Path, *, seconds: float,
     """
     written = spec.as_json() | {"seconds": round(seconds, 2), "versions": dict(versions)}
     written["bytes"] = 0 if spec.why_torch else (work / "prefix.onnx").stat().st_size
+    written["sha256"] = "" if spec.why_torch else sha256_of(work / "prefix.onnx")
+    written["checksum"] = checksum_of(written)
     for name, content in spec.preprocess.assets.items():
         (work / name).write_bytes(content)
     (work / "prefix.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
@@ -52,6 +57,12 @@ def keep_compiled(spec: PrefixSpec, work: Path, folder: Path, *, seconds: float,
             raise
         shutil.rmtree(work)  # another process was first, and its result is as good
     return folder
+
+
+def checksum_of(written: Mapping[str, Any]) -> str:
+    """SHA-256 of what prefix.json says, itself left out, however the text is laid out."""
+    values = {name: value for name, value in written.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def cannot_write(cache: Path, error: OSError) -> CacheError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import statistics
@@ -13,11 +14,12 @@ import numpy as np
 import onnxruntime
 
 from headstart import runtime
+from headstart.backbones.files import sha256_of
 from headstart.errors import CacheError
 from headstart.features.clips import ClipPrefix
 from headstart.features.prefix import OnnxPrefix, Prefix
 
-NETWORK, TOLD = "int8.onnx", "int8.json"
+NETWORK, TOLD, CHECKSUM = "int8.onnx", "int8.json", "int8.sha256"
 ROUNDS = 5
 
 
@@ -46,7 +48,8 @@ def quantized(prefix: Prefix) -> tuple[OnnxPrefix | None, str]:
 def _open(prefix: OnnxPrefix, made: Path) -> OnnxPrefix | None:
     """The prefix that was made earlier; None where none was, or it was damaged since."""
     try:
-        return OnnxPrefix(prefix.spec, made, precision="int8") if made.exists() else None
+        whole = made.exists() and made.with_name(CHECKSUM).read_text(encoding="ascii") == sha256_of(made)
+        return OnnxPrefix(prefix.spec, made, precision="int8") if whole else None
     except Exception:  # noqa: BLE001 - each fault has a class of its own in ONNX Runtime, without a common base
         return None
 
@@ -62,7 +65,9 @@ def _make(path: Path, made: Path) -> str:
     if not count:
         return "the network has no products with constant matrices"
     try:
-        runtime.atomic_write_bytes(made, model.SerializeToString())
+        content = model.SerializeToString()
+        runtime.atomic_write_bytes(made, content)
+        runtime.atomic_write_text(made.with_name(CHECKSUM), hashlib.sha256(content).hexdigest())
     except CacheError as error:
         return f"it could not be kept: {error.what}"
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
@@ -12,6 +13,8 @@ from headstart.records import AnyTask, Modality
 
 MANIFEST = "headstart.json"
 FORMAT = 1
+MOST_DIGITS = 19
+"""Of a whole number: what 64 bits have."""
 _FOR_PEOPLE = frozenset({"README.md", "report.html", "history.csv"})
 _LOGS = "logs/"
 
@@ -82,8 +85,10 @@ class Manifest:
             ArtifactError: if it is no manifest, of a newer format, or changed.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
-            found = int(values["format"])
+            values: dict[str, Any] = json.loads(text, parse_constant=_refuse_number, parse_int=_integer, parse_float=_finite)
+            found = values["format"]
+            if type(found) is not int:
+                raise ValueError(f"its format is {found!r}, no whole number")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArtifactError(
                 f"{where} is no saved model: headstart.json cannot be read ({type(error).__name__}: {error}).",
@@ -120,6 +125,22 @@ class Manifest:
             )
         tuples = {name: tuple(values[name]) for name in ("labels", "thresholds", "views")}
         return cls(**({name: values[name] for name in names} | tuples))
+
+
+def _refuse_number(written: str) -> None:
+    raise ValueError(f"it has {written[:20]}, which is no number that JSON knows")
+
+
+def _integer(written: str) -> int:
+    if len(written) > MOST_DIGITS:
+        raise ValueError(f"it has a whole number of {len(written)} digits")
+    return int(written)
+
+
+def _finite(written: str) -> float:
+    if not math.isfinite(value := float(written)):
+        raise ValueError(f"it has {written[:20]}, which is too large for a number")
+    return value
 
 
 _LABELLED = ("single", "multi")

@@ -21,6 +21,7 @@ from headstart.preprocess.items import UnreadableItemError
 from headstart.preprocess.shingles import LEAST_SHARED, RUN, find_near_copies
 from headstart.preprocess.text_findings import notice_texts, tell_left_out, tell_longer, tell_spelled
 from headstart.preprocess.text_items import excerpt, read_text
+from headstart.preprocess.token_patterns import is_catastrophic, patterns_in
 from headstart.records import Finding, Modality
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ Fitting = Literal["head", "head+tail", "windows"]
 RULES = 1
 """Goes up when the same settings come to mean other tokens, so that nothing cached or saved is mistaken."""
 TOKENIZER = "tokenizer.json"
+MOST_TOKENS = 1 << 20
+"""That are read at once; of windows, too."""
 PADDING = -1
 """Stands where there is no token."""
 HEAD_SHARE = 0.25
@@ -71,10 +74,12 @@ class TextPreprocess:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if self.fitting not in self.fittings or self.max_tokens < 8 or self.max_windows < 1:
+        counts = ((8, self.max_tokens), (1, self.max_windows))
+        in_range = all(type(count) is int and least <= count <= MOST_TOKENS for least, count in counts)
+        if self.fitting not in self.fittings or not in_range:
             raise SettingError(
-                f"texts cannot be fitted by {self.fitting!r}, {self.max_tokens} tokens and {self.max_windows} windows.",
-                expected=f"one of {', '.join(self.fittings)}; at least 8 tokens, and 1 window.",
+                f"texts cannot be fitted by {self.fitting!r}, {self.max_tokens!r} tokens and {self.max_windows!r} windows.",
+                expected=f"one of {', '.join(self.fittings)}; 8 to {MOST_TOKENS:,} tokens, and 1 to {MOST_TOKENS:,} windows.",
                 mend="correct the setting; --geometry auto asks the data.",
             )
 
@@ -125,7 +130,7 @@ class TextPreprocess:
         settings["unknown_left_out"] = spec.get("unknown_left_out") is True
         try:
             return TextPreprocess(tokenizer=content.decode(), **settings)
-        except (SettingError, TypeError) as problem:
+        except (SettingError, TypeError, UnicodeDecodeError) as problem:
             raise ArtifactError(f"the text preprocess cannot work: {problem}", expected="its settings.", mend=mend) from problem
 
     def indifferent(self, items: Sequence[object]) -> str:
@@ -274,7 +279,12 @@ class TextPreprocess:
     @cached_property
     def _unknown(self) -> int | None:
         """The id of the token that stands for what the tokenizer does not know; None where it knows every byte."""
-        told = json.loads(self.tokenizer)["model"]
+        try:
+            told = json.loads(self.tokenizer)["model"]
+        except (ValueError, KeyError, TypeError, RecursionError) as problem:
+            raise _unusable(f"its model cannot be read ({problem})") from problem
+        if not isinstance(told, dict):
+            raise _unusable("its model is no object")
         if isinstance(told.get("unk_id"), int):  # Unigram, as of XLM-R, names it by its number
             return int(told["unk_id"])
         return self.opened.token_to_id(told["unk_token"]) if isinstance(told.get("unk_token"), str) else None
@@ -295,9 +305,15 @@ class TextPreprocess:
         """The tokenizer, ready for use, without truncation and padding of its own."""
         import tokenizers
 
-        opened = tokenizers.Tokenizer.from_str(self.tokenizer)
-        opened.no_truncation()
-        opened.no_padding()
+        if any(map(is_catastrophic, patterns_in(self.tokenizer))):
+            raise _unusable("a regular expression in it can take exponential time (a repeated group that repeats inside)")
+        try:
+            opened = tokenizers.Tokenizer.from_str(self.tokenizer)
+            opened.no_truncation()
+            opened.no_padding()
+            opened.encode("a")
+        except Exception as problem:  # the package raises plain exceptions
+            raise _unusable(f"it cannot be used ({problem})") from problem
         return opened
 
     @cached_property
@@ -307,3 +323,11 @@ class TextPreprocess:
         plain = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
         first, last = (plain[0], plain[-1] + 1) if plain else (len(encoding.ids), len(encoding.ids))
         return encoding.ids[:first], encoding.ids[last:]
+
+
+def _unusable(why: str) -> ArtifactError:
+    return ArtifactError(
+        f"{TOKENIZER} cannot be used: {why}.",
+        expected="a tokenizer as the tokenizers package writes it.",
+        mend="copy the whole folder again from where it was made.",
+    )

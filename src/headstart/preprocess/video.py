@@ -108,13 +108,20 @@ def _opened(content: bytes | Path, kind: VideoKind, name: str) -> Iterator[tuple
         raise MissingPackageError("av", purpose="reading clips") from error
     try:
         # Through a file object, and as the one format it is: no name in it can make FFmpeg open another file or address.
-        with _stream_of(content) as source, av.open(source, "r", format=kind.demuxer) as container:
+        with _stream_of(content) as source, _open_container(source, kind) as container:
             yield container, _find_video(container, content, name)
     except av.FFmpegError as problem:
         told = f"is {kind.name}, but cut off or damaged inside ({problem.strerror})"
         raise UnreadableItemError(name, told, kind="truncated", expected=FRAMES_EXPECTED, mend=REENCODE) from problem
-    except OSError as problem:
+    except (OSError, UnicodeDecodeError) as problem:
         raise UnreadableItemError(name, f"cannot be read ({problem})", expected=FRAMES_EXPECTED) from problem
+
+
+def _open_container(source: io.BytesIO | io.BufferedReader, kind: VideoKind) -> InputContainer:
+    import av
+
+    # Titles and other remarks may be in any encoding; nothing here reads them.
+    return av.open(source, "r", format=kind.demuxer, metadata_errors="replace")
 
 
 def _stream_of(content: bytes | Path) -> io.BytesIO | io.BufferedReader:
