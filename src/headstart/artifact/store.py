@@ -16,15 +16,16 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from headstart import runtime
-from headstart.errors import ArtifactError
+from headstart.errors import ArtifactError, HeadstartError
 from headstart.heads.terms import TermsHead
 from headstart.inference import open_session
 from headstart.model.manifest import MANIFEST, Manifest
 from headstart.model.model import Model
 from headstart.model.place import announce
 from headstart.model.terms import TERMS_INPUT, VOCABULARY, WEIGHTS, unpack_terms
+from headstart.operators import refused_in
 from headstart.preprocess.fusion import array_names, gather_arrays, named_arrays
-from headstart.preprocess.recipe import Preprocess, preprocess_from_json
+from headstart.preprocess.recipe import Arrays, Preprocess, preprocess_from_json
 
 NETWORK = "model.onnx"
 REPORT = "report.json"
@@ -35,6 +36,10 @@ NUM_GOLDEN = 3
 # Another processor may round a product differently; a wrong network is off by far more (a change of the channels' order:
 # about 0.1 in probability).
 ANSWER_TOLERANCE = 2e-3
+
+
+_INPUT_TYPES = {f"tensor({name})" for name in ("float", "int64", "int32", "uint8")}
+_OUTPUT_TYPES = {"tensor(float)", "tensor(double)"}
 
 
 def write(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
@@ -143,6 +148,8 @@ def _listed(folder: Path, name: str, contents: Mapping[str, bytes]) -> bytes:
 
 
 def _open_network(folder: Path, content: bytes, inputs: list[str], num_outputs: int) -> onnxruntime.InferenceSession:
+    if why := refused_in(content):
+        raise _changed(folder, NETWORK, why=f"it has {why}")
     try:
         session = open_session(content, num_threads=1)
     except Exception as error:  # each fault has a class of its own in ONNX Runtime, without a common base
@@ -151,6 +158,9 @@ def _open_network(folder: Path, content: bytes, inputs: list[str], num_outputs: 
         raise _changed(folder, NETWORK, why=f"it does not take {' and '.join(inputs)}")
     if [answer.shape[-1:] for answer in session.get_outputs()] != [[num_outputs]]:
         raise _changed(folder, NETWORK, why=f"it does not give {num_outputs} numbers an item, as headstart.json has it")
+    types = [given.type for given in session.get_inputs()]
+    if not set(types) <= _INPUT_TYPES or [answer.type for answer in session.get_outputs()][0] not in _OUTPUT_TYPES:
+        raise _changed(folder, NETWORK, why="its inputs or its output are of types that no model of ours has")
     return session
 
 
@@ -314,12 +324,31 @@ def replay(model: Model, content: bytes) -> None:
     if not count:
         return
     items = [tensors[f"item.{index}"].tobytes() for index in range(count)]
-    answers = model.run(recipe.collate(saved), items)
+    answers = _answers_to(model, recipe.collate(saved), items)
     for index, answer in enumerate(answers):
         wanted = tensors[f"answer.{index}"]
+        _check_answer(model, answer, wanted)
         worst = difference(answer, wanted, tensors["answer.0"])
         if not worst <= ANSWER_TOLERANCE:
             raise _unfaithful(model.folder, f"golden item {index} gets another answer here (off by {worst:.1e})")
+
+
+def _answers_to(model: Model, batch: Arrays, items: Sequence[bytes]) -> np.ndarray:
+    try:
+        answers = model.run(batch, items)
+    except HeadstartError:
+        raise
+    except Exception as error:  # each fault has a class of its own in ONNX Runtime, without a common base
+        why = f"it cannot be run on what its preprocess gives ({str(error)[:200]})"
+        raise _changed(model.folder, NETWORK, why=why) from error
+    if answers.shape != (len(items), model.manifest.num_outputs):
+        raise _changed(model.folder, NETWORK, why=f"it gives answers of shape {answers.shape} for {len(items)} items")
+    return answers
+
+
+def _check_answer(model: Model, answer: np.ndarray, wanted: np.ndarray) -> None:
+    if wanted.shape != answer.shape or wanted.dtype.kind != "f":
+        raise _changed(model.folder, SELF_TEST, why=f"it holds answers of shape {wanted.shape} and type {wanted.dtype}")
 
 
 def difference(found: np.ndarray, wanted: np.ndarray, base: np.ndarray) -> float:
