@@ -756,3 +756,35 @@ ImagePreprocess()(np.zeros((9, 9), np.uint8))
 assert not {"torch", "torchvision", "timm"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def webp_of(wide, high):
+    """A lossless WebP of some 40 bytes that declares a size."""
+    body = b"\x2f" + ((wide - 1) | ((high - 1) << 14)).to_bytes(4, "little") + bytes(15)
+    chunk = b"VP8L" + len(body).to_bytes(4, "little") + body
+    return b"RIFF" + (4 + len(chunk)).to_bytes(4, "little") + b"WEBP" + chunk
+
+
+def jpeg_of(scans):
+    """A progressive JPEG whose last scan is repeated."""
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(stream, "JPEG", progressive=True)
+    content = stream.getvalue()
+    last = content.rindex(b"\xff\xda")
+    return content[:last] + content[last:-2] * scans + content[-2:]
+
+
+@pytest.mark.parametrize("size", [(16_000, 12_000), (16_000, 1_300), (5_000, 5_000)])
+def test_a_few_bytes_that_declare_many_pixels_are_refused(size):
+    content = webp_of(*size)
+    assert len(content) == 40
+    with pytest.raises(UnreadableItemError) as caught:
+        ImagePreprocess().pixels(content)
+    assert caught.value.kind == "bomb"
+
+
+def test_a_jpeg_of_many_scans_is_refused_and_one_of_some_is_read():
+    with pytest.raises(UnreadableItemError) as caught:
+        ImagePreprocess().pixels(jpeg_of(700))
+    assert caught.value.kind == "bomb"
+    assert ImagePreprocess(image_size=32).pixels(jpeg_of(10)).shape == (32, 32, 3)

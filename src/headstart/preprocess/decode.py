@@ -21,6 +21,11 @@ from headstart.preprocess.modes import Color, array_to_rgb, image_to_rgb
 Region = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels, not always whole ones."""
 
+LARGE_PIXELS, MOST_PIXELS_A_BYTE = 20_000_000, 1_000
+"""A larger picture with more pixels a byte shows one colour, and is made to fill the memory."""
+MOST_SCANS = 200
+"""Of a JPEG: each is as much work as the whole picture."""
+
 _TRUNCATION_WORDS = ("truncated", "broken data stream", "unexpected end", "not enough", "incomplete", "buffer overrun", "eof")
 # EXIF orientation -> (axes swapped, then flipped left-right, then flipped top-bottom) of the upright picture, and the call.
 _TURNS: dict[int, tuple[bool, bool, bool, Image.Transpose]] = {
@@ -97,6 +102,8 @@ def _decode(
         case _:
             raise unsupported_item(content, name="" if name == item_name(content) else name)
     check_size(image, max_pixels, name)
+    if isinstance(content, bytes):
+        _refuse_bombs(image, content, name)
     full_size = image.size
     if isinstance(content, bytes) and isinstance(image, JpegImagePlugin.JpegImageFile) and least_size is not None:
         shown = _choose_jpeg_scale(image, least_size)
@@ -159,6 +166,25 @@ def check_size(image: Image.Image, max_pixels: int, name: str) -> None:
             kind="bomb",
             expected=f"at most {max_pixels:,} pixels (max_pixels of the preprocess).",
             mend="make the picture smaller, or take it out of the data.",
+        )
+
+
+def _refuse_bombs(image: Image.Image, content: bytes, name: str) -> None:
+    """Refuse an open file that would take far more memory or time than a file of its size does."""
+    pixels = image.width * image.height
+    # Black and white compresses further: a blank page of a fax.
+    if pixels > LARGE_PIXELS and pixels > MOST_PIXELS_A_BYTE * len(content) and image.mode != "1":
+        raise UnreadableItemError(
+            name,
+            f"declares {image.width}x{image.height} = {pixels:,} pixels in {len(content):,} bytes",
+            kind="bomb",
+            expected=f"at most {MOST_PIXELS_A_BYTE:,} pixels a byte in a picture of more than {LARGE_PIXELS:,}.",
+        )
+    # A marker never occurs within the data of a scan, where 0 follows 255 (ITU T.81, B.1.1.5).
+    scans = content.count(b"\xff\xda") if isinstance(image, JpegImagePlugin.JpegImageFile) else 0
+    if scans > MOST_SCANS:
+        raise UnreadableItemError(
+            name, f"is a JPEG of {scans:,} scans", kind="bomb", expected=f"at most {MOST_SCANS}; programs write about 10."
         )
 
 
