@@ -1,5 +1,7 @@
 """What a saved network may compute: one that `fit` would not write is refused in words, even if the checksums agree."""
 
+import os
+
 import numpy as np
 import onnx
 import pytest
@@ -7,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fuzz_cases import network, reseal, write_artifact
 from headstart.artifact.store import load
-from headstart.errors import ArtifactError
+from headstart.backbones.files import find_weights
+from headstart.errors import ArtifactError, BackboneError
 from headstart.operators import refused_in
 
 
@@ -125,3 +128,17 @@ def test_other_input_sizes_and_types_are_refused(folder):
         reseal(folder, "model.onnx", model.SerializeToString())
         with pytest.raises(ArtifactError, match=r"model\.onnx"):
             load(folder)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "selftest.safetensors", "report.json", "headstart.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_regular_file_is_refused(folder, name, kind):
+    (folder / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(ArtifactError, match=name.replace(".", r"\.")):
+        load(folder)
+    with pytest.raises(BackboneError, match="no regular file"):
+        find_weights("file:x", str(folder / name))

@@ -331,3 +331,26 @@ def test_channels_of_opposite_phase_are_not_called_silent(tmp_path):
     }
     found = {finding.kind: finding.items for finding in PREPROCESS.notice(items)}
     assert found == {"opposite_phase": ("file", "array", "nearly"), "silence": ("silent",)}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: (x * 32768, 8000),
+        lambda x: {"array": (x * 32768).tolist(), "sampling_rate": 8000},
+        lambda x: (x * 2**31, 8000),
+    ],
+)
+def test_samples_in_other_units_are_refused(make):
+    recipe, tone = AudioPreprocess(rate_hz=8000, window=4000), np.sin(np.arange(8000) / 9) * 0.4
+    with pytest.raises(UnreadableItemError, match="full scale"):
+        recipe.prepare(make(tone))
+    np.testing.assert_allclose(recipe.prepare((np.int16(tone * 32767), 8000)), recipe.prepare((tone, 8000)), atol=1e-4)
+    assert recipe.prepare((tone * 4, 8000)).shape == (3, 4000)
+
+
+def test_a_float_file_in_other_units_is_refused():
+    stream = io.BytesIO()
+    soundfile.write(stream, np.sin(np.arange(8000) / 9) * 12_000, 8000, format="WAV", subtype="FLOAT")
+    with pytest.raises(UnreadableItemError, match="full scale"):
+        AudioPreprocess(rate_hz=8000, window=4000).prepare(stream.getvalue())

@@ -241,6 +241,8 @@ def _verified(folder: Path, name: str, sha256: str) -> bytes:
     if Path(name).name != name:
         raise _changed(folder, MANIFEST, why=f"it lists {name!r}, which is no name of a file in it")
     try:
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise OSError("it is no regular file")
         content = (folder / name).read_bytes()
     except (OSError, ValueError) as error:
         forbidden = isinstance(error, PermissionError)

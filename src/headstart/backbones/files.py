@@ -121,6 +121,12 @@ def find_weights(name: str, rest: str) -> WeightsFile:
             expected="a checkpoint of timm or transformers: a folder with config.json, or timm's .safetensors or .pth file.",
             mend="check the path; file:PATH#ARCH names the architecture of a bare weights file.",
         )
+    if not path.is_dir() and not path.is_file():
+        raise BackboneError(
+            f"backbone {name!r}: {path} is no regular file.",
+            expected="a checkpoint of timm or transformers: a folder, or a .safetensors or .pth file.",
+            mend="copy the weights into a file.",
+        )
     if not path.is_dir():
         return WeightsFile(path=path, library="timm", architecture=architecture)
     known = ("model.safetensors", "pytorch_model.bin", "model.pth", *_INDEXES)

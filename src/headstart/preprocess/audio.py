@@ -22,6 +22,7 @@ from headstart.preprocess.sound_copies import LEAST_ALIKE, find_copies
 from headstart.preprocess.sound_findings import notice_sounds
 from headstart.preprocess.sound_items import open_sound, sound_key
 from headstart.preprocess.sound_shown import as_wave_file, show_sound
+from headstart.preprocess.waveform import check_full_scale
 from headstart.preprocess.windows import cut_windows, place_windows, resample
 from headstart.records import Finding, Modality
 
@@ -179,6 +180,7 @@ class AudioPreprocess:
         """
         with open_sound(item, name=name) as sound:
             windows = cut_windows(sound, self.rate_hz, self.window, self.max_windows, spread=self.fitting == "spread")
+        check_full_scale(windows, item, name)
         if self.short == "repeat" and np.isnan(windows[0, -1]):
             heard = windows[0, ~np.isnan(windows[0])]
             windows = np.resize(heard, windows.shape)

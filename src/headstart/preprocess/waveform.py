@@ -10,6 +10,8 @@ import numpy as np
 
 from headstart.preprocess.items import MAX_FILE_BYTES, UnreadableItemError, item_name
 
+MOST_PEAK = 8.0
+"""Of samples whose full scale is 1: mixing and resampling overshoot by less; samples in other units, by far more."""
 MOST_RATE = 768_000
 """Hz; more is a damaged header."""
 
@@ -70,6 +72,28 @@ def as_waveform(item: object, name: str) -> Waveform | None:
         raise UnreadableItemError(name, f"has {array.size:,} samples", kind="bomb", expected="at most 1 GiB in one item.")
     peak = float(np.abs(channels).max(initial=0.0)) if channels.shape[1] > 1 else 0.0
     return Waveform(samples=mono, rate_hz=int(float(str(rate))), channel_peak=peak)
+
+
+def check_full_scale(windows: np.ndarray, item: object, name: str) -> None:
+    """Refuse samples far beyond full scale, whatever they were read from: they are in other units.
+
+    Args:
+        windows: samples, full scale is 1; NaN where there is none.
+        item: that they are from.
+        name: what to call it in an error; by default the item itself.
+
+    Raises:
+        UnreadableItemError: if one is beyond `MOST_PEAK`.
+    """
+    peak = float(np.fmax.reduce(np.abs(windows), axis=None, initial=0.0))
+    if peak > MOST_PEAK:
+        raise UnreadableItemError(
+            name or item_name(item),
+            f"has samples up to {peak:,.4g}, where full scale is 1",
+            kind="unsupported",
+            expected="floating point samples in [-1, 1], or whole numbers of the type's own range.",
+            mend="divide 16-bit samples by 32768 before they become floating point, or leave them int16.",
+        )
 
 
 def _is_rate(rate: object) -> bool:
