@@ -788,3 +788,23 @@ def test_a_jpeg_of_many_scans_is_refused_and_one_of_some_is_read():
         ImagePreprocess().pixels(jpeg_of(700))
     assert caught.value.kind == "bomb"
     assert ImagePreprocess(image_size=32).pixels(jpeg_of(10)).shape == (32, 32, 3)
+
+
+def test_pictures_without_contrast_are_noticed():
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 1000, (40, 40)).astype(np.uint16)
+    stream = io.BytesIO()
+    Image.fromarray(noise).save(stream, "PNG")
+    items = {
+        "sliver": stream.getvalue(),
+        "sliver array": noise,
+        "black": np.zeros((40, 40, 3), np.uint8),
+        "floats of 8 bits divided twice": random.random((40, 40)) / 255,
+        "whole range": noise * 60,
+        "one colour channel": np.dstack([noise // 4, noise * 0, noise * 0]).astype(np.uint8),
+        "not readable": b"none",
+    }
+    (found,) = ImagePreprocess().notice(items)
+    assert (found.kind, found.severity) == ("no_contrast", "warning")
+    assert found.items == ("sliver", "sliver array", "black", "floats of 8 bits divided twice")
+    assert ImagePreprocess().notice({"a": items["whole range"]}) == []

@@ -23,6 +23,7 @@ from headstart.preprocess.geometry import resample_middle, resample_padded, size
 from headstart.preprocess.image_settings import check_settings
 from headstart.preprocess.items import content_key, load_bytes
 from headstart.preprocess.picture_copies import LEAST_ALIKE, PictureComparison
+from headstart.preprocess.picture_findings import notice_pictures
 from headstart.preprocess.pixels import example_pixels, normalise_pixels
 from headstart.preprocess.recipe_json import MEND, expected_of, field_names
 from headstart.preprocess.thumbnail import thumbnail_data_uri
@@ -202,8 +203,8 @@ class ImagePreprocess:
         return PictureComparison(items)
 
     def notice(self, items: Mapping[str, object]) -> list[Finding]:
-        """A network sees the whole of every picture."""
-        return []
+        """Pictures without contrast, see `notice_pictures`."""
+        return notice_pictures(items, lambda item: np.asarray(self.decode(item)))
 
     def illustrate(self, item: object) -> dict[str, str]:
         """A small picture, as `thumbnail`."""
