@@ -354,3 +354,9 @@ def test_regular_expressions_of_exponential_time_are_known(pattern, exponential)
     if exponential:
         with pytest.raises(ArtifactError, match="exponential"):
             _opened(told.encode())
+
+
+def test_a_tokenizer_that_lacks_its_unknown_token_is_refused():
+    opened = Tokenizer(models.WordPiece({"a": 0, "[OTHER]": 1}, unk_token="[UNK]"))
+    with pytest.raises(ArtifactError, match="UNK"):
+        _opened(opened.to_str().encode())

@@ -32,6 +32,8 @@ Fitting = Literal["head", "head+tail", "windows"]
 RULES = 1
 """Goes up when the same settings come to mean other tokens, so that nothing cached or saved is mistaken."""
 TOKENIZER = "tokenizer.json"
+_PROBE = "a Zq9! \u4e00 \u0378"
+"""Words, digits and signs that are known or not: what a damaged tokenizer cannot do is found out before it is used."""
 MOST_TOKENS = 1 << 20
 """That are read at once; of windows, too."""
 PADDING = -1
@@ -311,7 +313,7 @@ class TextPreprocess:
             opened = tokenizers.Tokenizer.from_str(self.tokenizer)
             opened.no_truncation()
             opened.no_padding()
-            opened.encode("a")
+            opened.encode(_PROBE)
         except Exception as problem:  # the package raises plain exceptions
             raise _unusable(f"it cannot be used ({problem})") from problem
         return opened
