@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headstart.data.folds import cross_validation_folds, needs_cross_validation
+from headstart.data.folds import cross_validation_folds, half_width, needs_cross_validation
 from headstart.data.source import read
 from headstart.data.split import split, write_splits_csv
 from headstart.errors import DataError, SettingError
@@ -214,13 +214,25 @@ def test_data_of_test_samples_only_is_refused():
 
 
 def test_when_cross_validation_is_needed():
-    assert needs_cross_validation(plain(a=25, b=25), list(plain(a=25, b=25).by_id)) is None
-    small = plain(a=25, b=24)
-    assert needs_cross_validation(small, list(small.by_id)) == "only 49 samples, fewer than 50"
+    enough = plain(a=29, b=29)
+    assert needs_cross_validation(enough, list(enough.by_id)) is None
+    for small in (
+        plain(a=25, b=25),
+        plain(a=28, b=29),
+        make([Sample(id=f"{i}", item="x", value=1.0) for i in range(50)], "value"),
+    ):
+        assert "too few" in needs_cross_validation(small, list(small.by_id))
     rare = plain(a=50, b=4, c=5)
     assert needs_cross_validation(rare, list(rare.by_id)) == "1 class with fewer than 5 samples: 'b' (4)"
     values = make([Sample(id=f"{i}", item="x", value=1.0) for i in range(60)], "value")
     assert needs_cross_validation(values, list(values.by_id)) is None
+
+
+@pytest.mark.parametrize("num_test", [5, 10, 12, 20, 43, 100])
+def test_the_half_width_is_that_of_the_normal_approximation(num_test):
+    from scipy.stats import norm
+
+    assert half_width(num_test) == pytest.approx(norm.ppf(0.975) * np.sqrt(0.5 * 0.5 / num_test), rel=1e-3)
 
 
 def test_folds_are_even_by_class_and_repeats_differ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -14,8 +15,9 @@ from headstart.data.units import Unit, count_strata, make_units, shuffled_by_rar
 from headstart.errors import SettingError
 from headstart.records import Dataset, Splits
 
-MIN_SAMPLES_FOR_HOLDOUT = 50
-"""Below this many samples a fifth of them says too little: ten test samples leave an interval of ±30 points."""
+WIDEST_HALF_WIDTH = 0.29
+"""Of the 95 % interval of an accuracy of one half on the test split; where it is wider, every sample is tested instead."""
+TEST_SHARE = 0.2
 # Of the items that train, the part that epochs and interpolation are chosen on.
 VALID_FOLDS = 10
 
@@ -27,13 +29,23 @@ def needs_cross_validation(dataset: Dataset, ids: Sequence[str]) -> str | None:
         dataset: as read.
         ids: of the samples to learn from and to test on, unreadable ones left out.
     """
-    if len(ids) < MIN_SAMPLES_FOR_HOLDOUT:
-        return f"only {count_of(len(ids), 'sample')}, fewer than {MIN_SAMPLES_FOR_HOLDOUT}"
+    width = half_width(round(TEST_SHARE * len(ids)))
+    if width > WIDEST_HALF_WIDTH:
+        return f"only {count_of(len(ids), 'sample')}, of which a test split is too few: ±{100 * width:.0f} points"
     counts = Counter(label for name in ids for label in dataset.by_id[name].labels)
     few = [f"{label!r} ({counts[label]})" for label in dataset.labels if 0 < counts[label] < MIN_FOR_HOLDOUT]
     if few:
         return f"{count_of(len(few), 'class')} with fewer than {MIN_FOR_HOLDOUT} samples: {name_some(few)}"
     return None
+
+
+def half_width(num_test: int) -> float:
+    """Half the width of the 95 % interval of an accuracy, at its widest, by the normal approximation.
+
+    Args:
+        num_test: samples that it is measured on.
+    """
+    return 1.96 * 0.5 / math.sqrt(max(num_test, 1))
 
 
 def cross_validation_folds(
