@@ -178,8 +178,8 @@ def test_a_multi_label_table(pictures, tmp_path):
 
 
 def test_items_without_a_label_are_none_of_them(draw):
-    pairs = [(draw("rings", number), ["round"]) for number in range(26)]
-    pairs += [(draw("stripes", number), []) for number in range(26)]
+    pairs = [(draw("rings", number), ["round"]) for number in range(30)]
+    pairs += [(draw("stripes", number), []) for number in range(30)]
     model = solve(pairs, task="multi")
     assert model.predict(draw("rings", 40))[0].labels == ("round",)
     assert model.predict(draw("stripes", 40))[0].labels == ()

@@ -382,13 +382,13 @@ def test_nothing_to_embed(place, artifact):
 @pytest.mark.long
 def test_a_cache_that_cannot_be_is_told_and_done_without(place, draw_folder):
     """A file stands where its folder should be: the network is compiled for this once, at any size, and nothing is cached."""
-    draw_folder(place / "data", per_class=13, first=600)
+    draw_folder(place / "data", per_class=15, first=600)
     (place / "file").write_text("precious")
     words = ("fit", "data", "--out", "out.hs", "--backbone", "random:test_resnet", "--image-size", "96", "--json")
     process = run(*words, cwd=place, HEADSTART_CACHE=str(place / "file" / "cache"))
     assert (process.returncode, process.stderr) == (0, ""), process.stderr
     summary = json.loads(process.stdout)
-    assert summary["cache"] == {"hits": 0, "misses": 52}
+    assert summary["cache"] == {"hits": 0, "misses": 60}
     assert any(warning.startswith("nothing is cached (") for warning in summary["warnings"])
     assert (place / "file").read_text() == "precious"
     assert "nothing is cached (" in (place / "out.hs" / "report.html").read_text()

@@ -255,7 +255,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(artifact, pictures):
 
 
 def test_output_that_cannot_show_a_label_is_no_error(draw, tmp_path):
-    pairs = [(draw(label, number), f"{label} 😀") for label in ("rings", "stripes") for number in range(26)]
+    pairs = [(draw(label, number), f"{label} 😀") for label in ("rings", "stripes") for number in range(30)]
     headstart.fit(pairs, out=tmp_path / "out.hs")
     item = tmp_path / "blümchen.png"
     pairs[0][0].save(item)

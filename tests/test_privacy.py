@@ -140,7 +140,7 @@ subprocess.run([sys.executable, "-c", show, *sys.argv[2:]], check=True)
 @pytest.fixture
 def home(tmp_path, draw_folder):
     """A home folder with pictures, and a table elsewhere that names them by their whole paths, one of them broken."""
-    pictures = draw_folder(tmp_path / "home" / "ann-lee" / "pictures", per_class=13)
+    pictures = draw_folder(tmp_path / "home" / "ann-lee" / "pictures", per_class=15)
     (pictures / "rings" / "0.png").write_bytes(b"no picture")
     shutil.copy(pictures / "rings" / "1.jpg", pictures / "rings" / "copy.jpg")
     rows = [f"{path},{path.parent.name}" for path in sorted(pictures.rglob("*.*"))]
