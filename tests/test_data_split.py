@@ -214,7 +214,7 @@ def test_data_of_test_samples_only_is_refused():
 
 
 def test_when_cross_validation_is_needed():
-    enough = plain(a=29, b=29)
+    enough = plain(a=27, b=26)
     assert needs_cross_validation(enough, list(enough.by_id)) is None
     for small in (
         plain(a=25, b=25),

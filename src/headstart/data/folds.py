@@ -15,7 +15,7 @@ from headstart.data.units import Unit, count_strata, make_units, shuffled_by_rar
 from headstart.errors import SettingError
 from headstart.records import Dataset, Splits
 
-WIDEST_HALF_WIDTH = 0.29
+WIDEST_HALF_WIDTH = 0.3
 """Of the 95 % interval of an accuracy of one half on the test split; where it is wider, every sample is tested instead."""
 TEST_SHARE = 0.2
 # Of the items that train, the part that epochs and interpolation are chosen on.
