@@ -218,7 +218,7 @@ def test_when_cross_validation_is_needed():
     assert needs_cross_validation(enough, list(enough.by_id)) is None
     for small in (
         plain(a=25, b=25),
-        plain(a=28, b=29),
+        plain(a=26, b=26),
         make([Sample(id=f"{i}", item="x", value=1.0) for i in range(50)], "value"),
     ):
         assert "too few" in needs_cross_validation(small, list(small.by_id))
