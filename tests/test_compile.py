@@ -517,6 +517,13 @@ def test_a_network_that_does_not_pass_the_check_is_run_by_torch(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty-cache"]
 
 
+def test_a_network_that_no_saved_model_may_have_is_run_by_torch(monkeypatch, in_process, empty_cache):
+    monkeypatch.setattr(export, "refused_in", lambda content: "the operator Loop")
+    monkeypatch.setattr(export, "_export_dynamo", failing)
+    prefix = compile_prefix(locate(NAME), image_size=SIDE).wait()
+    assert isinstance(prefix, TorchPrefix) and "the operator Loop" in prefix.spec.why_torch
+
+
 def corrupted(network, sample, path):
     """An exporter that gets one weight wrong."""
     export_well(network, sample, path)

@@ -32,6 +32,7 @@ from headstart.features.compiled_folder import cannot_write, keep_compiled
 from headstart.features.onnx_graph import fold_padding
 from headstart.features.prefix import STATE, BlockSlice, PrefixSpec
 from headstart.inference import open_session
+from headstart.operators import refused_in
 from headstart.preprocess.recipe import Preprocess
 
 # The largest difference from torch that a compiled network may show, relative to the largest feature of its block.
@@ -103,6 +104,9 @@ def _export_checked(
             raise  # a full disk says nothing of the network, and must not be remembered of it
         except Exception as problem:  # noqa: BLE001 - exporters fail in any way; torch is then used, and the user told
             failures.append(f"{type(problem).__name__}: {str(problem).splitlines()[0][:160] if str(problem) else ''}")
+            continue
+        if refused := refused_in(model_path.read_bytes()):  # a saved model with it could not be opened
+            failures.append(f"the exported network has {refused}")
             continue
         if error <= MAX_RELATIVE_ERROR:
             return error, ""
