@@ -328,10 +328,55 @@ def test_hostile_parquet_ends_in_a_message(tmp_path):
     pq.write_table(dates, path)
     with pytest.raises(DataError, match="Parquet"):
         read(path)
-    zeros = pa.array(np.zeros(200_000_000, np.int64))
-    pq.write_table(pa.table({"text": zeros, "label": zeros}), path, compression="zstd")
+
+
+def _parquet_of_one_long_value(pa, where):
+    number = 20_000
+    long = pa.DictionaryArray.from_arrays(pa.array(np.zeros(number, np.int32)), ["z" * 100_000])
+    labels = pa.array(["x", "y"] * (number // 2))
+    match where:
+        case "text":
+            return pa.table({"text": long, "label": labels})
+        case "record":
+            image = pa.StructArray.from_arrays([long.cast(pa.dictionary(pa.int32(), pa.binary())), labels], ["bytes", "path"])
+            return pa.table({"image": image, "label": labels})
+        case "labels":
+            lists = pa.ListArray.from_arrays(pa.array(np.arange(number + 1, dtype=np.int32)), long)
+            return pa.table({"text": labels, "label": lists})
+        case "numbers":
+            zeros = pa.array(np.zeros(10_000_000, np.int64))
+            return pa.table({"text": zeros, "label": zeros})
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("where", ["text", "record", "labels", "numbers"])
+def test_parquet_that_unpacks_to_gigabytes_is_refused_before_it_does(tmp_path, monkeypatch, where, stored):
+    from headstart.data import tables
+
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr(tables, "MIN_UNPACKED", 100_000_000)
+    path = tmp_path / "t.parquet"
+    pq.write_table(_parquet_of_one_long_value(pa, where), path, compression="zstd", store_schema=stored)
+    assert path.stat().st_size < 200_000
+    most = pa.default_memory_pool().max_memory()
     with pytest.raises(DataError, match="unpack"):
         read(path)
+    assert pa.default_memory_pool().max_memory() <= max(most, 300_000_000)
+
+
+def test_texts_of_a_dictionary_are_read_as_others_are(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    lists = pa.array([["x", "y"], [], ["y"], ["x"]])
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())):
+        table = pa.table({"text": pa.array(TEXTS).cast(kind), "label": lists})
+        pq.write_table(table, tmp_path / "t.parquet")
+        dataset = read(tmp_path / "t.parquet")
+        assert [sample.item for sample in dataset.samples] == TEXTS
+        assert labels_of(dataset) == [("x", "y"), (), ("y",), ("x",)]
 
 
 def test_many_columns_and_many_labels_take_no_square_of_their_number(tmp_path, monkeypatch):

@@ -99,7 +99,7 @@ def read_values(rows: Rows) -> list[float | None]:
     for row in rows.rows:
         number = None if is_missing(row.label) else number_of(row.label)
         if number is not None and not math.isfinite(number):
-            wrong.append(f"{row.place or row.id}: {row.label!r}")
+            wrong.append(f"{row.place or row.id}: {str(row.label)[:40]!r}")
         values.append(number)
     if wrong:
         raise DataError(

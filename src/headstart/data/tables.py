@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -178,9 +179,8 @@ def _read_json_lines(path: Path, choose: Choose, encoding: str | None) -> Table:
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:  # numbers of too many digits and deep nesting among them
-                told = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
                 raise _unreadable(
-                    path, f"line {number} is no JSON that can be read: {told}", "one JSON object per line"
+                    path, f"line {number} is no JSON that can be read: {_json_fault(error)}", "one JSON object per line"
                 ) from error
             if not isinstance(record, dict):
                 raise _unreadable(path, f"line {number} is a {type(record).__name__}, no object", "one JSON object per line")
@@ -192,6 +192,14 @@ def _read_json_lines(path: Path, choose: Choose, encoding: str | None) -> Table:
     return Table(columns={name: [record.get(name) for record in records] for name in choose(names)}, places=places)
 
 
+def _json_fault(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, json.JSONDecodeError):
+        return str(error)
+    return f"it has a whole number of more than {sys.get_int_max_str_digits():,} digits"
+
+
 def _read_parquet(path: Path, choose: Choose) -> Table:
     try:
         import pyarrow as pa
@@ -200,18 +208,23 @@ def _read_parquet(path: Path, choose: Choose) -> Table:
         raise MissingPackageError("pyarrow", purpose="reading Parquet files") from error
     try:
         file = pq.ParquetFile(path)
-        schema = file.schema_arrow
+        schema, metadata = file.schema_arrow, file.metadata
         wanted = list(choose(schema.names))
-        _check_unpacked_size(path, file.metadata, wanted)
+        _check_unpacked_size(path, metadata, wanted)
+        file = pq.ParquetFile(path, metadata=metadata, read_dictionary=_dictionary_columns(metadata))
         parts, num_bytes = [], 0
         for part in file.iter_batches(columns=wanted, batch_size=_ROWS_AT_ONCE):
-            num_bytes += part.nbytes
+            num_bytes += sum(map(_unpacked_bytes, part.columns))
             _refuse_size(path, num_bytes)
             parts.append(part)
         columns = {name: [value for part in parts for value in part.column(name).to_pylist()] for name in wanted}
     except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError, KeyError) as error:
         told = next(iter(str(error).splitlines()), type(error).__name__)
-        raise _unreadable(path, f"it is no Parquet file that can be read: {told}", "a whole Parquet file") from error
+        raise _unreadable(
+            path,
+            f"it cannot be read as Parquet: {told}",
+            "a whole Parquet file, of values that Python has (dates from the year 1 to 9999, for example)",
+        ) from error
     class_names = _class_names(schema.metadata or {})
     for name in wanted:
         if name in class_names:
@@ -229,6 +242,32 @@ def _check_unpacked_size(path: Path, metadata: Any, wanted: Sequence[str]) -> No
             if column.path_in_schema.partition(".")[0] in set(wanted) or column.path_in_schema in set(wanted):
                 total += column.total_uncompressed_size
     _refuse_size(path, total)
+
+
+def _dictionary_columns(metadata: Any) -> list[str]:  # noqa: ANN401 - pyarrow's own type
+    """Columns of texts and bytes that a dictionary is stored for: a few bytes may stand for millions in each row."""
+    found: dict[str, None] = {}
+    for index in range(metadata.num_columns):
+        column = metadata.schema.column(index)
+        chunks = (metadata.row_group(group).column(index) for group in range(metadata.num_row_groups))
+        if column.physical_type == "BYTE_ARRAY" and column.logical_type.type != "DECIMAL":
+            found |= {each.path_in_schema: None for each in chunks if each.has_dictionary_page}
+    return list(found)
+
+
+def _unpacked_bytes(array: Any) -> int:  # noqa: ANN401 - pyarrow's own type
+    """The bytes of an array once each of its values is on its own, those of a dictionary included."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_struct(array.type):
+        return sum(map(_unpacked_bytes, array.flatten()))
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        return _unpacked_bytes(array.flatten())
+    if not pa.types.is_dictionary(array.type) or not len(array):
+        return int(array.nbytes)
+    lengths = pc.cast(pc.binary_length(array.dictionary), pa.int64())
+    return int(array.indices.nbytes) + int(pc.sum(lengths.take(array.indices)).as_py() or 0)
 
 
 def _refuse_size(path: Path, num_bytes: int) -> None:
