@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from headstart.config import FitSettings
+from headstart.data.item_tables import items_of_table
 from headstart.data.rows import ReadOptions
 from headstart.data.source import read, read_with_findings
 from headstart.encodings import guess_encoding
@@ -224,10 +225,73 @@ def test_names_of_files_without_suffix_are_files(tmp_path):
     assert reading.dataset.modality == "text" and "'im'" in kinds(reading)["names_of_files"].mend
     kaggle = put(tmp_path / "k.csv", "id_code,diagnosis\n" + "".join(f"{name},{label}\n" for name, label in rows))
     assert read(kaggle, item_root=tmp_path / "im").modality == "image"
+    for table in (kaggle, csv_of(tmp_path / "w.csv", [(f"{name}.jpg", label) for name, label in rows])):
+        with pytest.raises(DataError, match="'im'") as refused:
+            read(table)
+        assert "--item-root" in refused.value.mend
     lost = csv_of(tmp_path / "im" / "v.csv", [*rows, ("disc_9", "a")])
     reading = read_with_findings(lost)
     assert reading.dataset.modality == "image" and len(reading.dataset.samples) == 6
     assert kinds(reading)["missing"].items == ("disc_9",)
+
+
+@pytest.mark.parametrize("suffix", ["", ".jpg"])
+def test_relative_folders_are_joined_once(tmp_path, monkeypatch, suffix):
+    for index in range(4):
+        put(tmp_path / "data" / "im" / f"disc_{index}.jpg", b"x")
+    csv_of(tmp_path / "data" / "t.csv", [(f"im/disc_{index}{suffix}", "ab"[index % 2]) for index in range(4)])
+    csv_of(tmp_path / "u.csv", [(f"disc_{index}{suffix}", "ab"[index % 2]) for index in range(4)])
+    monkeypatch.chdir(tmp_path)
+    for dataset in (read("data/t.csv"), read("u.csv", item_root="data/im"), read("u.csv", item_root=tmp_path / "data" / "im")):
+        assert [sample.item.resolve() for sample in dataset.samples] == [
+            tmp_path.resolve() / "data" / "im" / f"disc_{index}.jpg" for index in range(4)
+        ]
+    items = items_of_table(Path("u.csv"), "image", column="text", root=Path("data/im"))
+    assert [item.is_file() for _, item in items] == [True] * 4
+
+
+def test_labels_joined_in_a_cell_are_noticed(tmp_path):
+    for cells, separator in (
+        (["red, green", "red", "green", "green, red"], ","),
+        (["a;b", "b;c", "c;a"], ";"),
+        (["a/b", "a", "b"], "/"),
+    ):
+        path = csv_of(tmp_path / "t.csv", [(f"t{index}", f'"{cell}"') for index, cell in enumerate(cells)])
+        found = kinds(read_with_findings(path))["joined_labels"]
+        assert f"--label-separator '{separator}'" in found.mend
+        assert read(path, label_separator=separator).task == "multi"
+        assert "joined_labels" not in kinds(read_with_findings(path, ReadOptions(task="multiclass")))
+    for cells in (["Paris, France", "Lyon, France", "Berlin, Germany"], ["a,", "a", "b"], ["x", "y"]):
+        path = csv_of(tmp_path / "t.csv", [(f"t{index}", f'"{cell}"') for index, cell in enumerate(cells)])
+        assert "joined_labels" not in kinds(read_with_findings(path))
+
+
+def test_columns_of_indicators_are_hinted_at(tmp_path):
+    with pytest.raises(DataError) as refused:
+        read(put(tmp_path / "t.csv", "text,red,green\na,1,0\nb,0,1\n"))
+    assert "--label-columns" in refused.value.mend
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        {"feature": {"names": ["x", "y"], "_type": "ClassLabel"}, "_type": "Sequence"},
+        {"feature": {"names": ["x", "y"], "_type": "ClassLabel"}, "_type": "List"},
+        [{"names": ["x", "y"], "_type": "ClassLabel"}],
+    ],
+)
+def test_lists_of_class_numbers_of_a_parquet_file_are_named(tmp_path, feature):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": feature}}})}
+    table = pa.table({"text": TEXTS, "label": [[0], [1], [0, 1], []]})
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "t.parquet")
+    assert labels_of(read(tmp_path / "t.parquet")) == [("x",), ("y",), ("x", "y"), ()]
+    table = pa.table({"text": TEXTS, "label": [[0], [1], [0, 7], []]})
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="class 7"):
+        read(tmp_path / "t.parquet")
 
 
 def test_quotes_that_join_rows_of_a_tsv_are_plain_characters(tmp_path):

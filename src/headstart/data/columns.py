@@ -27,7 +27,7 @@ from headstart.data.rows import (
 )
 from headstart.data.tables import Table, read_table
 from headstart.errors import DataError
-from headstart.records import Modality
+from headstart.records import Finding, Modality
 
 PATH_NAMES = (
     "path",
@@ -174,7 +174,8 @@ def _no_usual_column(kind: str, usual: Sequence[str], names: Sequence[str], wher
     return DataError(
         f"{where} has no column that is known to hold the {kind}s; its columns are {name_some(list(names), 30)}.",
         expected=f"a column named {', '.join(usual[:-1])} or {usual[-1]}.",
-        mend=f"pass --{kind}-column NAME (in Python: {kind}_column=NAME) with one of its columns.",
+        mend=f"pass --{kind}-column NAME (in Python: {kind}_column=NAME) with one of its columns"
+        + (", or --label-columns NAME,NAME,… where each label has a column of 0 and 1." if kind == "label" else "."),
     )
 
 
@@ -216,7 +217,10 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
     named = name_files(items, folder) if options.modality != "text" else None
     hints = [] if named is not None else tell_names_of_files(items, folder)
     items = items if named is None else named
-    modality, are_paths = _find_kind(items, columns.item, options.modality, where)
+    try:
+        modality, are_paths = _find_kind(items, columns.item, options.modality, where)
+    except DataError as error:
+        raise (_elsewhere(hints[0], where) if hints else error) from None
     paths = {
         index: _resolve(item, folder)
         for index, item in enumerate(items)
@@ -243,6 +247,8 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
                 place=table.places[index],
             )
         )
+    if not rows and hints:
+        raise _elsewhere(hints[0], where)
     if not rows:
         typed = [clean_text(str(items[index])) for index in missing]
         raise DataError(
@@ -257,6 +263,14 @@ def rows_of_columns(table: Table, columns: Columns, options: ReadOptions, *, fol
         splits_text=not columns.labels and options.label_separator is None,
         has_cells=True,
         findings=(*table.findings, *tell_blank(blank), *tell_missing([names[paths[index]] for index in missing]), *hints),
+    )
+
+
+def _elsewhere(hint: Finding, where: str) -> DataError:
+    return DataError(
+        f"none of the items that {where} names is where it is looked for; {hint.message.partition('. ')[0]}.",
+        expected="paths that are absolute or start at the table's folder.",
+        mend=hint.mend,
     )
 
 

@@ -28,7 +28,8 @@ def name_files(items: Sequence[Any], folder: Path) -> list[Any] | None:
         folder: where relative paths start.
 
     Returns:
-        The items with every text as a path, those that were found with their suffix; None where most texts name no file.
+        The items with every text as a path that starts where it did, those that were found with their suffix; None where most
+        texts name no file.
     """
     strings = [item for item in items if isinstance(item, str)]
     listing = _Listing(folder)
@@ -38,7 +39,7 @@ def name_files(items: Sequence[Any], folder: Path) -> list[Any] | None:
     found = sum(listing.find(text) is not None for text in some)
     if not some or found < MOST_NAMED * len(some):
         return None
-    return [(listing.find(item) or Path(item.strip())) if isinstance(item, str) else item for item in items]
+    return [listing.complete(item) if isinstance(item, str) else item for item in items]
 
 
 def tell_names_of_files(items: Sequence[Any], folder: Path) -> list[Finding]:
@@ -76,6 +77,10 @@ def _is_name(text: str) -> bool:
     return 0 < len(text.strip()) <= _MAX_NAME and "\n" not in text and "\0" not in text
 
 
+def _slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
 class _Listing:
     """The files of folders by their names without suffix, listed once each."""
 
@@ -88,10 +93,15 @@ class _Listing:
         name = text.strip()
         if not _is_name(name) or name.endswith(("/", "\\")):
             return None
-        path = self.root / name.replace("\\", "/")
+        path = self.root / _slashes(name)
         if path.parent not in self.folders:
             self.folders[path.parent] = self._list(path.parent)
         return self.folders[path.parent].get(path.name)
+
+    def complete(self, text: str) -> Path:
+        """The path that a text is, still relative where it was, with the suffix of the file that was found."""
+        found = self.find(text)
+        return Path(text.strip()) if found is None else Path(_slashes(text.strip())).with_name(found.name)
 
     def _list(self, folder: Path) -> dict[str, Path]:
         try:

@@ -20,6 +20,8 @@ from headstart.records import Finding, Sample, Task
 SEPARATOR = "|"
 """Stands between the labels of one sample in a table of the multi task."""
 
+_OTHER_SEPARATORS = (",", ";", "/")
+
 MIN_DISTINCT_VALUES = 20
 """A numeric column with at least this many distinct values that are no whole numbers is taken for values to predict."""
 
@@ -161,6 +163,30 @@ def tell_numeric_labels(labelled: Sequence[Sample], labels: Sequence[str]) -> li
             mend="if they are quantities or grades, pass --task regression; if they are classes, --task multiclass.",
         )
     ]
+
+
+def tell_joined_labels(labels: Sequence[str]) -> list[Finding]:
+    """Say that classes such as 'red, green' may be several labels: every part is in another class, too.
+
+    Args:
+        labels: the classes.
+    """
+    for separator in _OTHER_SEPARATORS:
+        parts_of = {label: {part.strip() for part in label.split(separator)} for label in labels}
+        counts = Counter(part for parts in parts_of.values() for part in parts)
+        joined = [label for label, parts in parts_of.items() if len(parts) > 1 and all(counts[part] > 1 for part in parts)]
+        if joined and "" not in counts:
+            return [
+                Finding(
+                    kind="joined_labels",
+                    severity="warning",
+                    items=(),
+                    message=f"{count_of(len(joined), 'class')} of {len(labels):,} may be several labels in one cell: "
+                    f"{name_some([repr(label) for label in joined], 3)}. Each is taken as one class.",
+                    mend=f"if items have several labels, pass --label-separator '{separator}'; if not, --task multiclass.",
+                )
+            ]
+    return []
 
 
 def tell_few_several(labelled: Sequence[Sample]) -> list[Finding]:

@@ -19,6 +19,7 @@ from headstart.data.labels import (
     read_labels,
     read_values,
     tell_few_several,
+    tell_joined_labels,
     tell_numeric_labels,
     tell_unlabelled,
 )
@@ -275,10 +276,14 @@ def _finish(rows: Rows, options: ReadOptions) -> Reading:
         *rows.findings,
         *tell_unlabelled(unlabelled, [s.id for s in labelled if task == "multi" and not s.labels]),
         *(tell_few_several(labelled) if task == "multi" and options.task == "auto" else ()),
-        *(tell_numeric_labels(labelled, label_space) if task == "single" and options.task == "auto" and rows.has_cells else ()),
+        *(_tell_classes(labelled, label_space) if task == "single" and options.task == "auto" and rows.has_cells else ()),
     )
     dataset = Dataset(samples=tuple(labelled), labels=label_space, task=task, modality=rows.modality, source=rows.source)
     return Reading(dataset=dataset, findings=findings)
+
+
+def _tell_classes(labelled: Sequence[Sample], labels: Sequence[str]) -> list[Finding]:
+    return [*tell_numeric_labels(labelled, labels), *tell_joined_labels(labels)]
 
 
 def _sample(row: Row, name: str, labels: tuple[str, ...], value: float | None) -> Sample:

@@ -285,13 +285,23 @@ def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
     """The class names Hugging Face `datasets` writes beside integer columns into a Parquet file, by column."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        found = {name: spec["names"] for name, spec in features.items() if spec.get("_type") == "ClassLabel"}
+        members = {name: _member(spec) for name, spec in features.items()}
+        found = {name: spec["names"] for name, spec in members.items() if spec.get("_type") == "ClassLabel"}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     return {name: names for name, names in found.items() if isinstance(names, list) and all(isinstance(n, str) for n in names)}
 
 
-def _name_class(value: Any, names: list[str], path: Path, column: str) -> str | None:  # noqa: ANN401 - a table cell
+def _member(spec: Any) -> Any:  # noqa: ANN401 - as JSON has it
+    """The feature that a list is of, in any of the spellings that `datasets` has had; any other feature as it is."""
+    if isinstance(spec, list) and len(spec) == 1:
+        return spec[0]
+    return spec["feature"] if spec.get("_type") in ("Sequence", "List", "LargeList") else spec
+
+
+def _name_class(value: Any, names: list[str], path: Path, column: str) -> Any:  # noqa: ANN401 - a table cell
+    if isinstance(value, list):
+        return [_name_class(member, names, path, column) for member in value]
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, int) or value >= len(names):
