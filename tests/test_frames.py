@@ -18,8 +18,12 @@ def test_a_model_takes_frames_and_series(model, paths):
     pl = pytest.importorskip("polars")
     wanted = [(each.item, each.label) for each in model.predict(paths)]
     frame = pd.DataFrame({"weight": range(4), "path": paths}, index=["w", "x", "y", "z"])
-    for items in (frame, frame.path, frame[["path"]], pl.DataFrame({"path": paths, "n": range(4)}), pl.Series(paths)):
+    arrays = (frame.path.to_numpy(), np.array(paths))
+    for items in (*arrays, frame, frame.path, frame[["path"]], pl.DataFrame({"path": paths, "n": range(4)}), pl.Series(paths)):
         assert [(each.item, each.label) for each in model.predict(items)] == wanted
+    for empty in (frame.iloc[:0], frame.path.iloc[:0], np.array([], object)):
+        with pytest.raises(DataError, match="no item"):
+            model.predict(empty)
     with pytest.raises(DataError, match="no column"):
         model.predict(pd.DataFrame({"a": paths, "b": paths}))
 

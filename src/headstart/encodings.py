@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from itertools import pairwise
@@ -65,6 +66,7 @@ def _plausibility(content: bytes, name: str) -> float:
     if script == "HANGUL":
         return 0.9 * share
     if script == "LATIN":
+        share *= 1 - _share_of_foreign_words(text)
         return share * lower * (1.0 if len(others) < 0.3 * sum(map(str.isalpha, text)) else 0.3) * _PREFERRED.get(name, 0.9)
     return share * lower * _share_of_whole_words(text) * _PREFERRED.get(name, 0.9)
 
@@ -78,6 +80,12 @@ def _share_of_whole_words(text: str) -> float:
     """The share of letters beside which stands a letter of their kind: neither ASCII, nor a capital after a small one."""
     pairs = [(a, b) for a, b in pairwise(text) if a.isalpha() and b.isalpha() and not (a.isascii() and b.isascii())]
     return sum(a.isascii() == b.isascii() and not (a.islower() and b.isupper()) for a, b in pairs) / max(1, len(pairs))
+
+
+def _share_of_foreign_words(text: str) -> float:
+    """Of the words with a letter that is not ASCII, the share that is of nothing else: hardly any in Latin script."""
+    words = [word for word in re.findall(r"[^\W\d_]{3,}", text) if not word.isascii()]
+    return sum(not any(map(str.isascii, word)) for word in words) / max(1, len(words))
 
 
 def _script(character: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headstart.data.columns import choose_item_column, find_items
 from headstart.errors import DataError, MissingPackageError
 from headstart.preprocess.items import item_name
@@ -18,7 +20,9 @@ def is_frame(items: Any) -> bool:  # noqa: ANN401 - any kind of item
 
 
 def is_series(items: Any) -> bool:  # noqa: ANN401 - any kind of item
-    """Whether items are a series (or index) of pandas or polars."""
+    """Whether items are a series (or index) of pandas or polars, or a numpy array of texts or objects, one an item."""
+    if isinstance(items, np.ndarray):
+        return items.ndim == 1 and items.dtype.kind in "OUT"
     return _package(items) in ("pandas", "polars") and type(items).__name__ in ("Series", "Index")
 
 
@@ -33,7 +37,7 @@ def cells_of(items: Any, column: str | None = None) -> list[Any]:  # noqa: ANN40
         DataError: if a frame has no such column, or has it twice.
     """
     if is_series(items):
-        return list(items.to_list())
+        return list(items.to_list() if _package(items) == "polars" else items.tolist())
     frame = items.collect() if type(items).__name__ == "LazyFrame" else items
     names = [str(name) for name in frame.columns]
     chosen = choose_item_column(names, column, where="the frame")
@@ -61,7 +65,8 @@ def named_cells(items: Any, modality: Modality, column: str | None = None) -> li
     Raises:
         DataError: if the column is not there, or holds nothing of this modality.
     """
-    found = find_items(cells_of(items, column), column or "item", modality, folder=Path(), where="the frame")
+    cells = cells_of(items, column)
+    found = find_items(cells, column or "item", modality, folder=Path(), where="the frame") if cells else []
     named = []
     for row, item in enumerate(found):
         if item is None:

@@ -113,7 +113,7 @@ class Model:
         Args:
             items: one item or several: paths, folders (all items below them), bytes; for images arrays (H, W, 3), of clips
                 (F, H, W, 3), and PIL images, too. For texts a string is the text itself, and a `Path` a file or folder. Or a
-                series, or a frame with a column of items, of pandas or polars: a row is an item.
+                series, or a frame with a column of items, of pandas or polars, or a numpy array of texts: a row is an item.
             unreadable: what to do with items that cannot be read: 'raise' names them all, 'skip' leaves them out.
             as_frame: whether to give a frame in place of a list: of polars for items in one of its frames or series, else of
                 pandas, with the index of the items kept.
