@@ -341,7 +341,7 @@ def test_a_text_file_of_another_encoding_says_which(tmp_path):
     [
         ("Съешь ещё этих мягких французских булок", "windows-1251"),
         ("Съешь ещё этих мягких французских булок", "koi8-r"),
-        ("hello мир and another мир, some привет", "windows-1251"),
+        ("snow ice snow winter sled snow sled winter мир, and plenty of plain words", "windows-1251"),
         ("a lot of plain text, and one été où tout va à Orléans", "windows-1252"),
         ("Der Bär fährt über die Brücke, très élégant, señor", "windows-1252"),
         ("これは日本語の文章です。猫が好きです", "shift_jis"),
