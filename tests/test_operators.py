@@ -8,9 +8,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fuzz_cases import network, reseal, write_artifact
+from headstart.artifact.graph import Answer, assemble
 from headstart.artifact.store import load
 from headstart.backbones.files import find_weights
 from headstart.errors import ArtifactError, BackboneError
+from headstart.heads.linear import LinearHead
 from headstart.operators import refused_in
 
 
@@ -56,6 +58,33 @@ def loop():
 def test_the_small_model_opens(folder):
     assert load(folder).labels == ("a", "b")
     assert refused_in(network()) == ""
+
+
+KINDS = {
+    "classes": {"task": "single"},
+    "labels and mirrored pictures": {"task": "multi", "flips": True},
+    "a value far from 0": {"task": "value", "offset": 1e9},
+    "terms": {"task": "single", "with_terms": True},
+    "clips": {"task": "single", "clips": True},
+    "mirrored clips": {"task": "single", "clips": True, "flips": True},
+    "two networks": {"task": "single", "inputs": ("1.pixels", "2.pixels")},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_network_that_fit_writes_is_allowed(name, tmp_path):
+    """Whatever is put around a backbone."""
+    backbone, told = onnx.load_from_string(network()), {"flips": False, "inputs": ("pixels",)} | KINDS[name]
+    del backbone.graph.node[2:], backbone.graph.output[:]
+    backbone.graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 3]))
+    onnx.save(backbone, tmp_path / "prefix.onnx")
+    count = 1 if told["task"] == "value" else 2
+    width = 3 * len(told["inputs"])
+    if told.get("clips"):
+        told["inputs"] = ("frames",)
+    head = LinearHead(kind="ridge", weight=np.ones((count, 3), np.float32), bias=np.zeros(count, np.float32))
+    answer = Answer(width=width, columns=(slice(0, 1), slice(1, 3)), head=head, temperatures=np.ones(count), **told)
+    assert refused_in(assemble([tmp_path / "prefix.onnx"] * (width // 3), answer)) == ""
 
 
 HUGE = np.array([1 << 16, 1 << 16], np.int64)
