@@ -51,7 +51,7 @@ def main() -> None:
 def run_own(split: Path, scratch: Path, num_items: int, *, number: int) -> dict[str, Any]:
     """One cold fit, two warm ones, and the bare forward pass of as many images."""
     cache, out = scratch / f"cache-{number}", scratch / f"model-{number}.hs"
-    command = [HEADSTART, "fit", split, "--strategy", "extract", "--out", out, "--json"]
+    command = [HEADSTART, "fit", split, "--strategy", "extract", "--out", out, "--overwrite", "--json"]
     say(f"fit from an empty cache, round {number}")
     cold = run_timed(command, HEADSTART_CACHE=str(cache))
     compiled = next((cache / "compiled").glob("*/prefix.onnx"))
