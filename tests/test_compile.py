@@ -542,16 +542,6 @@ def frozen_batch(network, sample, path):
     path.write_bytes(stream.getvalue())
 
 
-def refused(network, sample, path):
-    """An exporter that writes an operator that no saved model may have."""
-    export_well(network, sample, path)
-    model = onnx.load(path)
-    for node in model.graph.node:
-        node.output[:] = ["plain" if name == "features" else name for name in node.output]
-    model.graph.node.append(onnx.helper.make_node("Shrink", ["plain"], ["features"], lambd=0.0, bias=0.0))
-    onnx.save(model, path)
-
-
 def failing(network, sample, path):
     raise RuntimeError("unsupported operator")
 
@@ -560,7 +550,7 @@ export_well = export._export_torchscript
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("exporter", [corrupted, frozen_batch, refused, failing])
+@pytest.mark.parametrize("exporter", [corrupted, frozen_batch, failing])
 def test_an_unfaithful_exporter_is_found_out_and_the_next_one_tried(monkeypatch, tmp_path, exporter):
     backbone = open_backbone(NAME, image_size=SIDE)
     monkeypatch.setattr(export, "_export_torchscript", exporter)
