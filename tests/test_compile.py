@@ -19,7 +19,7 @@ from compiled_here import InProcess
 from headstart import fit
 from headstart.backbones import locate, open_backbone
 from headstart.backbones.info import BackboneInfo, BlockInfo
-from headstart.errors import BackboneError, MissingPackageError, SettingError
+from headstart.errors import BackboneError, MemoryLimitError, MissingPackageError, SettingError
 from headstart.features import compile as compiling
 from headstart.features import compile_prefix, device, export, extract
 from headstart.features.compile import clear_compiled, compiled
@@ -438,7 +438,7 @@ class Broken:
         pass
 
     def communicate(self):
-        return b"", b"Traceback ...\nMemoryError: no room\n\n"
+        return b"", b"Traceback ...\nKeyError: 'no such thing'\n\n"
 
     def kill(self):
         type(self).killed = True
@@ -449,10 +449,44 @@ class Broken:
 
 def test_a_process_that_dies_is_told_of(monkeypatch, empty_cache):
     monkeypatch.setattr(compiling.subprocess, "Popen", Broken)
-    with pytest.raises(BackboneError, match="could not be compiled: MemoryError: no room") as caught:
+    with pytest.raises(BackboneError, match="could not be compiled: KeyError: 'no such thing'") as caught:
         compile_prefix(locate(NAME)).wait()
     assert f"open_backbone('{NAME}')" in caught.value.mend
     assert folders(empty_cache) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (1, "MemoryError"),
+        (1, "ImportError: libtorch_cpu.so: failed to map segment from shared object"),
+        (1, "RuntimeError: could not create a primitive"),
+        (-9, ""),
+    ],
+)
+def test_a_process_without_enough_memory_is_reported_as_that(status, said, monkeypatch, empty_cache):
+    class Starved(Broken):
+        returncode = status
+
+        def communicate(self):
+            return b"", f"Traceback ...\n{said}\n".encode()
+
+    monkeypatch.setattr(compiling.subprocess, "Popen", Starved)
+    with pytest.raises(MemoryLimitError):
+        compile_prefix(locate(NAME)).wait()
+    assert folders(empty_cache) == []
+
+
+def test_a_lack_of_memory_is_not_remembered_of_the_network(monkeypatch, tmp_path):
+    def starve(network, sample, path):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(export, "_export_torchscript", starve)
+    asked = {"name": NAME, "modality": "image", "changes": "", "image_size": SIDE, "cut": ""}
+    asked |= {"folder": str(tmp_path), "target": str(tmp_path / "target")}
+    assert export.main([json.dumps(asked)]) == 2
+    assert json.loads((tmp_path / "error.json").read_text())["kind"] == "MemoryLimitError"
+    assert not (tmp_path / "target").exists()
 
 
 def test_an_interrupt_while_waiting_stops_the_process(monkeypatch, empty_cache):

@@ -49,6 +49,7 @@ ARCHITECTURES = {
     "random:hrnet_w18_small": 32,
     "random:xcit_nano_12_p16_224": 32,
     # Blocks that share weights with each other.
+    "random:edgenext_small": 64,
     "random:coat_lite_tiny": 64,
     "random:vit_srelpos_small_patch16_224": 32,
 }

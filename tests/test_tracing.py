@@ -77,6 +77,20 @@ class Plain(nn.Sequential):
         super().__init__(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True))
 
 
+class Narrow(nn.Sequential):
+    """A norm, and a convolution that leaves one place of the map."""
+
+    def __init__(self, channels=4):
+        super().__init__(nn.BatchNorm2d(channels), nn.Conv2d(channels, channels, 8, stride=8))
+
+
+class NarrowAndDeep(nn.Sequential):
+    """The same, and more behind it."""
+
+    def __init__(self, channels=4):
+        super().__init__(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 8, stride=8), Plain(channels))
+
+
 class Small(nn.Module):
     def __init__(self, kinds=(Residual, Plain)):
         super().__init__()
@@ -94,6 +108,26 @@ def test_named_blocks_end_where_one_tensor_is_alive():
     assert [block.shape for block in found.blocks] == [(4, 8, 8), (4, 8, 8), (4, 8, 8), (4,)]
     by_hand = [sum(p.numel() for p in part.parameters()) for part in (network.entry, network.steps[0], network.steps[1])]
     assert [block.num_parameters for block in found.blocks] == [*by_hand, 0]
+    assert_cuts_keep_the_function(network, found, images(5))
+
+
+@pytest.mark.parametrize("last", [Narrow, NarrowAndDeep])
+def test_a_block_whose_strides_leave_one_place_is_no_pool(last):
+    """As the last stage of a ConvNeXt or an EdgeNeXt on a small image: a norm, and a convolution with strides."""
+
+    class Shrinking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.entry = nn.Conv2d(3, 4, 3, padding=1)
+            self.steps = nn.Sequential(Residual(), last())
+
+        def forward(self, x):
+            return self.steps(self.entry(x)).mean((2, 3))
+
+    network = seeded(Shrinking)
+    found = traced(network)
+    assert names(found) == ["stem", "steps.0", "steps.1"]
+    assert [block.num_parameters for block in found.blocks][2] == sum(p.numel() for p in network.steps[1].parameters())
     assert_cuts_keep_the_function(network, found, images(5))
 
 

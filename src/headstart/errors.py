@@ -6,6 +6,7 @@ HeadstartError
 ├── BackboneError        a backbone is unknown, of the wrong kind, or its weights cannot be had
 ├── ArtifactError        a saved model is damaged, of another format, or in the way
 ├── CacheError           the feature store cannot be read or written
+├── MemoryLimitError     the machine, or a limit set on the process, has too little memory
 └── MissingPackageError  an optional package is not installed
 """
 
@@ -69,6 +70,10 @@ class ArtifactError(HeadstartError):
 
 class CacheError(HeadstartError):
     """The feature store cannot be read or written."""
+
+
+class MemoryLimitError(HeadstartError):
+    """The machine, or a limit set on the process, has too little memory."""
 
 
 class MissingPackageError(HeadstartError):

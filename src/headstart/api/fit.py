@@ -32,6 +32,7 @@ from headstart.features import FeatureTable, compile_prefix, extract
 from headstart.features.clips import suit_prefix
 from headstart.features.fusion import parts_of
 from headstart.inference import blas_threads_for
+from headstart.memory import report_memory_errors
 from headstart.model.model import Model
 from headstart.records import Dataset, Finding, Splits, Task
 from headstart.runtime import num_cores, raise_malloc_thresholds
@@ -58,6 +59,7 @@ Progress = Callable[[str, int, int], None]
 """Called with the name of a step, the items done, and all items."""
 
 
+@report_memory_errors()
 def fit(
     data: Any,  # noqa: ANN401 - a path or any labelled data in memory
     *,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from headstart.backbones.flow import Values, channel_axis, cut_nodes, data_nodes, parameters_of, with_sources
+from headstart.backbones.flow import Shape, Values, channel_axis, cut_nodes, data_nodes, parameters_of, with_sources
 
 # A child module holding at least this share of all traced steps is opened up: `blocks` of an EfficientNet or a ViT, but
 # not `layer3` of a ResNet-152 (0.72), whose four layers are the blocks that people speak of.
@@ -114,12 +114,23 @@ def _name_pool(
     spatial = [i for i in finished if _is_spatial(values[data[i]][0].sizes)]
     if not spatial or spatial[-1] + 1 == len(data):
         return named
+    if _ends_in_weights(data[spatial[-1] + 1 :], values):
+        return named
     renamed = list(named)
     for index in range(spatial[-1] + 1, len(data)):
         if units[index] in weighty and units[index] != units[spatial[-1]] and _applies_weights(data[index]):
             break
         renamed[index] = "pool"
     return renamed
+
+
+def _ends_in_weights(steps: list[fx.Node], values: Values) -> bool:
+    """Whether the map shrinks to one place by weights: by the stride of a convolution, say, where the image is small."""
+    for step in steps:
+        seen = values[step][0]
+        if isinstance(seen, Shape) and not _is_spatial(seen.sizes):
+            return _applies_weights(step)
+    return False
 
 
 def _applies_weights(node: fx.Node) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from headstart.cli.output import OutputError, discard_output, guard_output, printable
 from headstart.errors import HeadstartError
+from headstart.memory import report_memory_errors
 
 INTERRUPTED = 130
 
@@ -71,6 +72,7 @@ def _open_streams() -> None:
     guard_output()
 
 
+@report_memory_errors()
 def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["predict"]:
         from headstart.cli.predict import predict_items, read_plainly

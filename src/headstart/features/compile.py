@@ -26,6 +26,7 @@ from headstart.features.compiled_folder import cannot_write, checksum_of, keep_c
 from headstart.features.device import accelerator
 from headstart.features.fusion import FusedPrefix
 from headstart.features.prefix import OnnxPrefix, Prefix, PrefixSpec, TorchPrefix
+from headstart.memory import memory_error, mentions_out_of_memory
 from headstart.records import Modality
 
 # Goes up when the same backbone comes to be compiled into another graph.
@@ -178,7 +179,7 @@ def _start(source: BackboneSource, image_size: int | None, cut: str, folder: Pat
             shutil.rmtree(work, ignore_errors=True)
             raise
         if process.returncode:
-            error = _failure(source, work, told.decode(errors="replace"))
+            error = _failure(source, work, told.decode(errors="replace"), process.returncode)
             shutil.rmtree(work, ignore_errors=True)
             raise error
         if not work.is_dir():
@@ -189,7 +190,11 @@ def _start(source: BackboneSource, image_size: int | None, cut: str, folder: Pat
     return Compilation(source=source, image_size=image_size, wait=wait, cached=False)
 
 
-def _failure(source: BackboneSource, work: Path, stderr: str) -> HeadstartError:
+# By SIGKILL: so does Linux end a process where memory is short.
+_KILLED = -9
+
+
+def _failure(source: BackboneSource, work: Path, stderr: str, status: int) -> HeadstartError:
     told = work / "error.json"
     if told.is_file():
         error: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
@@ -198,6 +203,8 @@ def _failure(source: BackboneSource, work: Path, stderr: str) -> HeadstartError:
             kind = BackboneError
         return kind(error["what"], expected=error["expected"], mend=error["mend"])
     last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "it said nothing")
+    if status == _KILLED or mentions_out_of_memory(last):
+        return memory_error(last)
     return BackboneError(
         f"backbone {source.name!r} could not be compiled: {last[:300]}",
         expected="a backbone that opens and runs in a process of its own.",

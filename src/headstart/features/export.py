@@ -32,6 +32,7 @@ from headstart.features.compiled_folder import cannot_write, keep_compiled
 from headstart.features.onnx_graph import fold_padding
 from headstart.features.prefix import STATE, BlockSlice, PrefixSpec
 from headstart.inference import open_session
+from headstart.memory import is_out_of_memory, report_memory_errors
 from headstart.operators import refused_in
 from headstart.preprocess.recipe import Preprocess
 
@@ -100,9 +101,9 @@ def _export_checked(
             if preprocess.modality == "image":
                 onnx.save(fold_padding(onnx.load(model_path), np.zeros_like(preprocess.example(1))), model_path)
             error = relative_error(network, layout, preprocess, model_path)
-        except (OSError, MemoryError):
-            raise  # a full disk says nothing of the network, and must not be remembered of it
-        except Exception as problem:  # noqa: BLE001 - exporters fail in any way; torch is then used, and the user told
+        except Exception as problem:  # exporters fail in any way; torch is then used, and the user told
+            if isinstance(problem, OSError) or is_out_of_memory(problem):
+                raise  # a full disk says nothing of the network, and must not be remembered of it
             failures.append(f"{type(problem).__name__}: {str(problem).splitlines()[0][:160] if str(problem) else ''}")
             continue
         if refused := refused_in(model_path.read_bytes()):  # a saved model with it could not be opened
@@ -185,11 +186,12 @@ def main(arguments: list[str]) -> int:
     folder = Path(asked["folder"])
     started = time.perf_counter()
     try:
-        source = of_modality(find_source(asked["name"]), asked["modality"])
-        if asked["changes"]:
-            source = source.with_changes(Path(asked["changes"]))
-        backbone = open_source(source, image_size=asked["image_size"])
-        spec = export(backbone, folder / "prefix.onnx", cut=asked["cut"])
+        with report_memory_errors():
+            source = of_modality(find_source(asked["name"]), asked["modality"])
+            if asked["changes"]:
+                source = source.with_changes(Path(asked["changes"]))
+            backbone = open_source(source, image_size=asked["image_size"])
+            spec = export(backbone, folder / "prefix.onnx", cut=asked["cut"])
     except (HeadstartError, OSError) as problem:
         error = cannot_write(folder.parent, problem) if isinstance(problem, OSError) else problem
         told = {"kind": type(error).__name__, "what": error.what, "expected": error.expected, "mend": error.mend}

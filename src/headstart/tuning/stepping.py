@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from headstart.errors import TuningError
+from headstart.memory import is_out_of_memory
 from headstart.tuning.device import placed, total_of
 from headstart.tuning.losses import Loss
-from headstart.tuning.memory import is_out_of_memory
 from headstart.tuning.mixing import Inputs, PartLoss, mix
 from headstart.tuning.optimiser import pull_to_source
 from headstart.tuning.training import Training, TrainingSet, in_parts
