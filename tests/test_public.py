@@ -86,7 +86,7 @@ def test_importing_is_silent_and_loads_nothing_heavy(run_python):
 
 
 def test_help_loads_no_numpy(run_python):
-    process = run_python(COMMAND, "numpy,onnxruntime,PIL,torch,rich", "fit", "--help")
+    process = run_python(COMMAND, "numpy,onnxruntime,PIL,torch", "fit", "--help")
     assert told_by(process) == {"code": 0, "loaded": []}
     assert "--balance" in process.stdout
 
