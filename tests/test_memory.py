@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import onnxruntime.capi.onnxruntime_pybind11_state as ort_errors
@@ -10,10 +11,11 @@ import pytest
 
 import headstart
 from commands import run_here
+from headstart import memory
 from headstart.api import fit as fitting
 from headstart.cli import predict as predicting
 from headstart.errors import DataError, MemoryLimitError
-from headstart.memory import is_out_of_memory, report_memory_errors
+from headstart.memory import is_out_of_memory, report_memory_errors, require_addresses
 
 OUT_OF_MEMORY = [
     MemoryError(),
@@ -78,6 +80,19 @@ def test_loading_torch_under_a_limit_of_addresses_ends_in_a_headstart_error():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "0.7 GB" in done.stdout
+
+
+@pytest.mark.parametrize(("left", "enough"), [(1 << 30, True), (1 << 20, False), (-1, False)])
+def test_what_needs_more_addresses_than_are_left_is_refused(left, enough, monkeypatch):
+    monkeypatch.setattr(memory, "_address_limit", lambda: (1 << 32) + left)
+    monkeypatch.setattr(memory, "_used_addresses", lambda: 1 << 32)
+    with nullcontext() if enough else pytest.raises(MemoryLimitError, match=r"at least 0\.50 GB are needed"):
+        require_addresses(500_000_000)
+
+
+def test_without_a_limit_any_number_of_addresses_may_be_asked_for(monkeypatch):
+    monkeypatch.setattr(memory, "_address_limit", lambda: 0)
+    require_addresses(1 << 60)
 
 
 def test_fit_reports_memory_that_ran_out_and_leaves_nothing(tmp_path, monkeypatch):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from headstart.errors import MemoryLimitError
 
@@ -80,6 +82,31 @@ def memory_error(said: str) -> MemoryLimitError:
         expected="memory for the network and a batch of items; loading torch alone takes some GB of addresses.",
         mend=f"{more}; or use less: --strategy extract, a smaller backbone, --image-size or --batch-size; HEADSTART_THREADS=1.",
     )
+
+
+def require_addresses(least: int) -> None:
+    """Refuse to begin what could not end well: native threads that get no memory end the process without a word.
+
+    Does nothing where no limit is set on the process's addresses, or where the system does not say how many are used.
+
+    Args:
+        least: bytes that are needed beyond what the process has now.
+
+    Raises:
+        MemoryLimitError: if the limit leaves less.
+    """
+    limit, used = _address_limit(), _used_addresses()
+    if limit and used and limit - used < least:
+        raise memory_error(f"{max(0, limit - used) / 1e9:.2f} GB are left, and at least {least / 1e9:.2f} GB are needed")
+
+
+def _used_addresses() -> int:
+    """Bytes of addresses that this process has; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _address_limit() -> int:

@@ -21,6 +21,7 @@ from headstart.api.views import rate_of
 from headstart.backbones.catalog import open_source
 from headstart.data.targets import encode_targets
 from headstart.errors import TuningError
+from headstart.memory import require_addresses
 from headstart.preprocess.image import ImagePreprocess
 from headstart.report.attempted import describe_skipped
 from headstart.select.contrastive import train_strategy
@@ -49,6 +50,15 @@ class Passed:
     """That its last training will take."""
 
 
+# Beside the weights: activations, threads and their arenas. A fit of a small network on images of 64 pixels takes 0.45 GB.
+_LEAST_BYTES = 384 << 20
+
+
+def _least_bytes(bottom: Bottom) -> int:
+    """The least that a training takes: float32 weights, their gradients and the two moments of an optimiser, and more."""
+    return _LEAST_BYTES + 4 * 4 * sum(block.num_parameters for block in bottom.prefix.spec.info.blocks)
+
+
 class Attempts:
     """The strategies of one fit, on common ground."""
 
@@ -69,6 +79,7 @@ class Attempts:
         preprocess = bottom.table.preprocess
         side = preprocess.image_size if isinstance(preprocess, ImagePreprocess) else None
         backbone = open_source(bottom.source, image_size=side)
+        require_addresses(_least_bytes(bottom))
         self.facts = replace(facts, transformer=backbone.mostly_linear)
         self._rated: set[str] = set()
         """Strategies whose learning rate was found by a range test."""
