@@ -205,7 +205,7 @@ def test_a_chain_of_sources_ends_at_the_first_backbone(small, few, tmp_path):
 
 def test_a_model_may_replace_its_own_source(small, few, tmp_path):
     folder = copied(small, tmp_path)
-    model = headstart.fit(few, out=folder, backbone=f"artifact:{folder}", strategy="extract", geometry="squash")
+    model = headstart.fit(few, out=folder, backbone=f"artifact:{folder}", strategy="extract", geometry="squash", overwrite=True)
     assert model.folder == folder
     assert headstart.load(folder).manifest.strategy == "extract"
     assert (folder / "tail.safetensors").read_bytes() == (small.folder / "tail.safetensors").read_bytes()
