@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,9 @@ OWN_CACHE = pytest.StashKey[str]()
 
 
 def pytest_configure(config):
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Set before any test module is imported, and inherited by every process that a test starts; the user's own cache is
     # neither read nor written. Worker processes of a parallel run have one each, in that of the process that started them:
     # some tests count what is stored.

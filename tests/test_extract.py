@@ -534,7 +534,7 @@ with open(os.environ["GUARD_LOG"], "a") as log:
 
 
 def test_offline_opens_no_socket(draw_folder, tmp_path, run_python):
-    """`fit --offline` with a cold cache, compiling in a process of its own, and with a warm one."""
+    """`fit --offline` of a bundled backbone, and of one that a process of its own compiles; with a cold cache and a warm one."""
     (tmp_path / "guard").mkdir()
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
     log = tmp_path / "log"
@@ -549,9 +549,11 @@ def test_offline_opens_no_socket(draw_folder, tmp_path, run_python):
     assert log.read_text().startswith("guarded\nsocket.getaddrinfo ")
     folder = draw_folder(tmp_path / "few", per_class=6)
     code = "import sys; from headstart.cli import main; sys.exit(main())"
-    for start, processes in (("cold", 2), ("warm", 1)):
+    own = "random:test_resnet"
+    for number, (backbone, processes) in enumerate([("efficientnet-lite0", 1), (own, 2), (own, 1)]):
         log.unlink()
-        said = run_python(code, "fit", folder, "--out", tmp_path / f"{start}.hs", "--offline", "--json", **environment)
+        words = ["fit", folder, "--out", tmp_path / f"{number}.hs", "--backbone", backbone, "--offline", "--json"]
+        said = run_python(code, *words, **environment)
         assert said.returncode == 0, said.stderr
-        assert json.loads(said.stdout)["backbone"] == "efficientnet-lite0"
+        assert json.loads(said.stdout)["backbone"] == backbone
         assert log.read_text().splitlines() == ["guarded"] * processes
