@@ -534,7 +534,7 @@ with open(os.environ["GUARD_LOG"], "a") as log:
 
 
 def test_offline_opens_no_socket(draw_folder, tmp_path, run_python):
-    """`fit --offline` of a bundled backbone, and of one that a process of its own compiles; with a cold cache and a warm one."""
+    """`fit --offline` of a bundled backbone, and of one that another process compiles; with a cold cache and a warm one."""
     (tmp_path / "guard").mkdir()
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
     log = tmp_path / "log"
