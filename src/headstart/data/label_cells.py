@@ -219,7 +219,7 @@ def _drop_missing_words(cells: list[Any], rows: Rows, options: ReadOptions) -> R
         members = cell if isinstance(cell, tuple) else (cell,)
         found = [member.strip() for member in members if isinstance(member, str) and member.strip() in words]
         if not found:
-            made.append(replace(row, label=cell))
+            made.append(row if cell is row.label else replace(row, label=cell))
             continue
         counts.update(found)
         items.append(row.id)
@@ -248,7 +248,7 @@ def match_known(label: str, known: dict[str, str], by_number: dict[float, str]) 
         known: the model's labels, each under itself.
         by_number: the model's labels that are numbers, by their value.
     """
-    if label in known:
+    if label in known or not by_number:
         return label
     number = number_of(label)
     return by_number.get(number, label) if math.isfinite(number) else label

@@ -138,10 +138,13 @@ def _uses_separator(labels: Sequence[Any]) -> bool:
 
 
 def _are_values(labels: Sequence[Any]) -> bool:
-    numbers = {number_of(label) for label in labels if not isinstance(label, bool)}
-    if not all(math.isfinite(number) for number in numbers):
-        return False
-    return sum(not number.is_integer() for number in numbers) >= MIN_DISTINCT_VALUES
+    fractions = set()
+    for number in (number_of(label) for label in labels if not isinstance(label, bool)):
+        if not math.isfinite(number):
+            return False
+        if not number.is_integer():
+            fractions.add(number)
+    return len(fractions) >= MIN_DISTINCT_VALUES
 
 
 def tell_numeric_labels(labelled: Sequence[Sample], labels: Sequence[str]) -> list[Finding]:
@@ -172,6 +175,8 @@ def tell_joined_labels(labels: Sequence[str]) -> list[Finding]:
         labels: the classes.
     """
     for separator in _OTHER_SEPARATORS:
+        if not any(separator in label for label in labels):
+            continue
         parts_of = {label: {part.strip() for part in label.split(separator)} for label in labels}
         counts = Counter(part for parts in parts_of.values() for part in parts)
         joined = [label for label, parts in parts_of.items() if len(parts) > 1 and all(counts[part] > 1 for part in parts)]

@@ -73,8 +73,9 @@ def read_folder(root: Path, *, modality: str) -> Rows:
         )
     # Files straight below the data folder are beside the classes, not unlabelled items of a split.
     items = [file for file in items if file.label is not None or file.split is not None]
-    present = [file for file in items if file.path.exists()]
-    missing = [path_id(file.path, root) for file in items if not file.path.exists()]
+    exists = [file.path.exists() for file in items]
+    present = [file for file, there in zip(items, exists, strict=True) if there]
+    missing = [path_id(file.path, root) for file, there in zip(items, exists, strict=True) if not there]
     ids = [path_id(file.path, root) for file in present]
     return Rows(
         rows=tuple(

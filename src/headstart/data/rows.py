@@ -281,11 +281,11 @@ def unique_ids(ids: Sequence[str]) -> list[str]:
 
 def is_missing(value: Any) -> bool:  # noqa: ANN401 - a table cell is of any type
     """Whether a cell holds nothing: None, NaN, pandas' NA and NaT, or blank text."""
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
+    if isinstance(value, (str, bytes)):
+        return not value.strip()
     if isinstance(value, (float, np.floating)):
         return math.isnan(value)
-    return isinstance(value, (str, bytes)) and not value.strip()
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def split_name(value: Any, where: str) -> SplitName | None:  # noqa: ANN401 - a table cell is of any type
