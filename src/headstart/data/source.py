@@ -254,7 +254,9 @@ def _join_test(rows: Rows, test: Rows) -> Rows:
 def _finish(rows: Rows, options: ReadOptions) -> Reading:
     """Decide the task, clean the labels, leave out what has none, make ids unique, order the labels: here and only here."""
     ids = unique_ids([row.id for row in rows.rows])
-    rows = replace(rows, rows=tuple(row if row.id == name else replace(row, id=name) for row, name in zip(rows.rows, ids, strict=True)))
+    rows = replace(
+        rows, rows=tuple(row if row.id == name else replace(row, id=name) for row, name in zip(rows.rows, ids, strict=True))
+    )
     rows = normalise_labels(rows, options)
     task = find_task(rows, options.task)
     if task == "value":
