@@ -107,6 +107,16 @@ def test_damage_ends_in_a_value_or_a_value_error(tmp_path, zipped):
         assert all(isinstance(tensor, np.ndarray) for tensor in found.values())
 
 
+def test_an_escape_sequence_in_a_name_is_no_warning(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": torch.zeros(7)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    for name in (b"_utils", b"FloatStorage"):
+        path.write_bytes(content.replace(name, b"\\?" + name[2:]))
+        with pytest.raises(ValueError, match="refers to"):
+            read_tensors(path)
+
+
 def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"weight": torch.zeros(7)}, path, _use_new_zipfile_serialization=False)

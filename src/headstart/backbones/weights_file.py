@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -227,10 +228,12 @@ def _interpret(stream: BinaryIO, load: Callable[[tuple], _Storage]) -> Any:  # n
     """
     machine = _Machine(load)
     try:
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if number > _MAX_OPCODES:
-                raise ValueError("it has too many opcodes")
-            machine.step(opcode.name, argument)
+        # Decoding a damaged string may warn of an invalid escape sequence; the name it gives is refused anyway.
+        with warnings.catch_warnings(action="ignore"):
+            for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+                if number > _MAX_OPCODES:
+                    raise ValueError("it has too many opcodes")
+                machine.step(opcode.name, argument)
         value = machine.stack.pop()
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError) as error:
         raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from error
