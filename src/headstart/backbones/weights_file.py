@@ -230,10 +230,7 @@ def _interpret(stream: BinaryIO, load: Callable[[tuple], _Storage]) -> Any:  # n
     try:
         # Decoding a damaged string may warn of an invalid escape sequence; the name it gives is refused anyway.
         with warnings.catch_warnings(action="ignore"):
-            for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-                if number > _MAX_OPCODES:
-                    raise ValueError("it has too many opcodes")
-                machine.step(opcode.name, argument)
+            machine.run(stream)
         value = machine.stack.pop()
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError) as error:
         raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from error
@@ -247,6 +244,13 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self._load = load
+
+    def run(self, stream: BinaryIO) -> None:
+        """Run the program up to its end."""
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            if number > _MAX_OPCODES:
+                raise ValueError("it has too many opcodes")
+            self.step(opcode.name, argument)
 
     def step(self, name: str, argument: Any) -> None:  # noqa: ANN401 - as the opcode has it
         """Run one opcode."""
