@@ -3,7 +3,6 @@
 import gc
 import io
 import os
-import random
 import shutil
 import signal
 import socket
@@ -49,15 +48,6 @@ def pytest_unconfigure(config):
     gc.unfreeze()
     if OWN_CACHE in config.stash:
         shutil.rmtree(config.stash[OWN_CACHE], ignore_errors=True)
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    """A test draws the same numbers whatever ran before it."""
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - the global generator, for libraries that draw from it
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
 
 
 def picture_of(label, number):

@@ -16,6 +16,7 @@ FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before-1
 
 
 def a_state():
+    torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     return network.state_dict() | {
         "transposed": torch.randn(5, 6).t(),
